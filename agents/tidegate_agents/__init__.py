@@ -1,0 +1,1 @@
+"""What runs on the hosts: it reads bundles, reconciles the machine, and on a gateway judges packets."""

@@ -1,0 +1,121 @@
+"""The command tree: every command's name, where it lives, and what its exit status means.
+
+Commands are named here as text and imported when called, so that this package imports nobody, a host
+needs only the parts it runs, and `tidegate --help` costs one small import.
+
+Exit statuses (CI relies on them):
+
+====== ==========================================================================
+0      done; no problem, no change, or the packet is allowed
+1      the command's own failure: a problem in the input, or an operation refused
+2      `plan`, `replay`: there are changes
+3      `explain`: the packet is denied
+64     usage error (EX_USAGE of sysexits(3)), so that it is never taken for "changes"
+130    interrupted
+====== ==========================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from tidegate_schema import __version__
+
+EXIT_USAGE = 64
+
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    # name: (module:attribute, the extra that installs what it needs, one-line help)
+    "init": ("tidegate_compiler.cli:init", "", "Scaffold a small inventory to start from."),
+    "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
+    "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
+    "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
+    "explain": ("tidegate_compiler.cli:explain", "", "Say who may reach what, and which policy decides."),
+    "publish": ("tidegate_compiler.cli:publish", "", "Sign bundles and push them to a target."),
+    "keys": ("tidegate_compiler.cli:keys", "", "Make signing keys."),
+    "client": ("tidegate_agents.client.cli:client", "client", "Run the agent of a client host."),
+    "gateway": ("tidegate_agents.gateway.cli:gateway", "gateway", "Run the agent of a gateway host."),
+}
+
+
+class Failure(click.ClickException):
+    """A refusal or failure told in one line on stderr; exit status 1 unless another is given."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and help, and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table: the order of use, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module and return it; None when the name is not in the table."""
+        if cmd_name not in COMMANDS:
+            return None
+        target, extra, _ = COMMANDS[cmd_name]
+        module, _, attribute = target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("tidegate_") or not extra:
+                raise
+            raise Failure(
+                f"'{cmd_name}' needs the module {error.name!r}; install it with: pip install 'tidegate[{extra}]'"
+            ) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command list from the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Shell completion: eval \"$(_TIDEGATE_COMPLETE=bash_source tidegate)\" (bash_source, zsh_source, fish_source).",
+)
+@click.version_option(__version__, prog_name="tidegate")
+def tidegate() -> None:
+    """A WireGuard-based zero-trust data plane, run from git."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit; the only place that turns an error into an exit status.
+
+    A user's error is one line on stderr and never a traceback. `args` defaults to `sys.argv[1:]`.
+    """
+    sys.exit(run(args))
+
+
+def run(args: list[str] | None = None, **extra: Any) -> int:
+    """Run the command line and return its exit status instead of exiting; see the table above."""
+    try:
+        result = tidegate.main(args=args, prog_name="tidegate", standalone_mode=False, **extra)
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        click.echo(f"tidegate: {error.format_message()}", err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("tidegate: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"tidegate: {where}{error.strerror or error}", err=True)
+        return 1
+    return result if isinstance(result, int) else 0
