@@ -43,11 +43,9 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
 
 
 class Failure(click.ClickException):
-    """A refusal or failure told in one line on stderr; exit status 1 unless another is given."""
+    """A refusal or failure told in one line on stderr; exit status 1."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 1
 
 
 class LazyGroup(click.Group):
@@ -69,7 +67,8 @@ class LazyGroup(click.Group):
             if error.name is None or error.name.startswith("tidegate_") or not extra:
                 raise
             raise Failure(
-                f"'{cmd_name}' needs the module {error.name!r}; install it with: pip install 'tidegate[{extra}]'"
+                f"'{cmd_name}' needs the module {error.name!r}; "
+                f"install it with: pip install 'tidegate[{extra}]'"
             ) from None
         assert isinstance(command, click.Command)
         return command
@@ -83,7 +82,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Shell completion: eval \"$(_TIDEGATE_COMPLETE=bash_source tidegate)\" (bash_source, zsh_source, fish_source).",
+    epilog='Shell completion: eval "$(_TIDEGATE_COMPLETE=bash_source tidegate)", or zsh_source, fish_source.',
 )
 @click.version_option(__version__, prog_name="tidegate")
 def tidegate() -> None:

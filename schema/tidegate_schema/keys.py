@@ -1,0 +1,53 @@
+"""WireGuard public keys and the client ID derived from them.
+
+    client ID = first 16 bytes of BLAKE2s-256(raw 32-byte public key), as 32 lowercase hex digits
+
+A new key is a new client ID. The ID is an identifier and nothing else: it grants nothing by itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+
+KEY_BYTES = 32
+CLIENT_ID_BYTES = 16
+
+# The points of small order on Curve25519 and its twist, little-endian, from https://cr.yp.to/ecdh.html
+# ("Validate public keys?"): with one of them as a peer's key the shared secret is known to everybody.
+_P = 2**255 - 19
+_ORDER_8 = (
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+)
+LOW_ORDER_POINTS = frozenset({0, 1, *_ORDER_8, _P - 1, _P, _P + 1})
+
+
+def parse_public_key(text: str) -> bytes:
+    """Return the raw 32 bytes of a base64 WireGuard public key.
+
+    Raises ValueError with a one-line reason that says how to mend it.
+    """
+    if len(text) != 44 or not text.endswith("="):
+        raise ValueError(
+            f"a WireGuard public key is 44 characters of base64 ending in '=', not {len(text)} "
+            "characters; copy the output of 'wg pubkey'"
+        )
+    try:
+        raw = base64.b64decode(text.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise ValueError("not base64; copy the output of 'wg pubkey' as it is") from None
+    if len(raw) != KEY_BYTES or base64.b64encode(raw).decode() != text:
+        raise ValueError("not the canonical base64 of 32 bytes; copy the output of 'wg pubkey' as it is")
+    # X25519 ignores the top bit (RFC 7748, section 5), so the point is judged without it.
+    if int.from_bytes(raw, "little") & (2**255 - 1) in LOW_ORDER_POINTS:
+        raise ValueError("a low-order point: no secret can be agreed with it; make a new key pair")
+    return raw
+
+
+def client_id(public_key: bytes) -> str:
+    """Return the client ID of a raw 32-byte public key: 32 lowercase hex digits."""
+    if len(public_key) != KEY_BYTES:
+        raise ValueError(f"a public key is {KEY_BYTES} bytes, not {len(public_key)}")
+    return hashlib.blake2s(public_key).digest()[:CLIENT_ID_BYTES].hex()

@@ -1,0 +1,62 @@
+"""The JSON Schemas beside this module (`schemas/<kind>.schema.json`, draft 2020-12), and checks against them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+
+@dataclass(frozen=True)
+class SchemaProblem:
+    """One way in which a value breaks its schema: where, which keyword, and a one-line message."""
+
+    path: tuple[str | int, ...]
+    keyword: str
+    message: str
+    value: Any
+    expected: Any
+
+
+@functools.cache
+def schema(kind: str) -> dict[str, Any]:
+    """Return the schema of a kind, for instance "clients", "peers" or "gateway-settings"."""
+    file = importlib.resources.files("tidegate_schema") / "schemas" / f"{kind}.schema.json"
+    document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return document
+
+
+def kinds() -> list[str]:
+    """Return the names of all schemas, sorted."""
+    folder = importlib.resources.files("tidegate_schema") / "schemas"
+    suffix = ".schema.json"
+    return sorted(f.name.removesuffix(suffix) for f in folder.iterdir() if f.name.endswith(suffix))
+
+
+@functools.cache
+def _validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(schema(kind))
+
+
+def errors(kind: str, value: Any) -> list[SchemaProblem]:
+    """Return every problem of `value` against a kind's schema, in the order of the document; empty when valid."""
+    return sorted(
+        _leaves(_validator(kind).iter_errors(value)),
+        key=lambda p: ([str(step) for step in p.path], p.keyword),
+    )
+
+
+def _leaves(found: Any) -> Iterator[SchemaProblem]:
+    for error in found:
+        yield SchemaProblem(
+            tuple(error.absolute_path),
+            str(error.validator),
+            error.message,
+            error.instance,
+            error.validator_value,
+        )
