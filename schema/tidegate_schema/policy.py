@@ -30,7 +30,7 @@ FAR_FUTURE = float("inf")
 
 
 class Reason(enum.IntEnum):
-    """Why a verdict is what it is; the number is what an event record carries, so it never changes meaning."""
+    """Why a verdict is what it is; event records carry the number, so it never changes meaning."""
 
     OBSERVED = 0
     """Observe mode: forwarded without asking anybody."""
@@ -64,7 +64,7 @@ class _Rule(NamedTuple):
     deny: bool
     not_before: float
     expires: float
-    index: int
+    number: int
 
 
 _NO_RULE = Verdict(False, Reason.NO_RULE, None)
@@ -81,7 +81,7 @@ class _Intervals:
         self.rules = [
             tuple(
                 sorted(
-                    {rule for first, last, rule in ranges if first <= start <= last}, key=lambda r: r.index
+                    {rule for first, last, rule in ranges if first <= start <= last}, key=lambda r: r.number
                 )
             )
             for start in self.starts
@@ -146,7 +146,7 @@ class PolicyTable:
     """A policy bundle made ready to judge; never changed after it is made, so a new policy is a new table."""
 
     def __init__(self, document: Mapping[str, Any] | None) -> None:
-        """Index a policy.json that its schema accepted; None is a bundle without policy, which denies everything.
+        """Index a policy.json that its schema accepted; None is a bundle without policy, which denies all.
 
         Raises ValueError when an index inside the document points nowhere.
         """
@@ -202,6 +202,6 @@ class PolicyTable:
         return _NO_RULE
 
     def next_change(self, now: float) -> float:
-        """Return the first instant after `now` at which some rule begins or ends (infinity when none does)."""
+        """Return the first instant after `now` at which some rule begins or ends, or infinity."""
         instants = (time for rule in self._rules for time in (rule.not_before, rule.expires))
         return min((time for time in instants if time > now), default=FAR_FUTURE)

@@ -20,7 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error as SecureSystemsError
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
@@ -63,7 +71,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Release:
-    """The signed statement: these files are the release `serial` for this host until `not_after` (Unix seconds)."""
+    """The signed statement: these files are this host's release `serial`, until `not_after` (Unix s)."""
 
     fleet: str
     kind: str
@@ -97,8 +105,11 @@ def files_digest(files: Mapping[str, FileEntry]) -> str:
 
 def generate_key() -> tuple[bytes, bytes]:
     """Make an ed25519 signing key: (private PEM, PKCS #8; public PEM, SubjectPublicKeyInfo)."""
-    signer = CryptoSigner.generate_ed25519()
-    return signer.private_bytes, signer.public_key.keyval["public"].encode("ascii")
+    private = Ed25519PrivateKey.generate()
+    return (
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
 
 
 def load_signer(private_pem: bytes) -> CryptoSigner:

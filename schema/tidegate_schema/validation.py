@@ -1,4 +1,4 @@
-"""The JSON Schemas beside this module (`schemas/<kind>.schema.json`, draft 2020-12), and checks against them."""
+"""The JSON Schemas beside this module (`schemas/<kind>.schema.json`, draft 2020-12) and the check."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _validator(kind: str) -> Draft202012Validator:
 
 
 def errors(kind: str, value: Any) -> list[SchemaProblem]:
-    """Return every problem of `value` against a kind's schema, in the order of the document; empty when valid."""
+    """Return every problem of `value` against a kind's schema, in a stable order; empty when valid."""
     return sorted(
         _leaves(_validator(kind).iter_errors(value)),
         key=lambda p: ([str(step) for step in p.path], p.keyword),

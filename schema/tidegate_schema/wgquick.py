@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class ConfigError(ValueError):
-    """A line that a client bundle may not have; the message is one line and names the line's number and key."""
+    """A line that a client bundle may not have; the message is one line with its number and key."""
 
 
 @dataclass(frozen=True)
