@@ -1,0 +1,201 @@
+"""A host's own places and papers: its directories, its key, its identity, its memory.
+
+ETC   /etc/tidegate       identity.json, <kind>.key (0600), <kind>.yaml (settings)        written by `init`
+STATE /var/lib/tidegate   <kind>.json: highest serial and highest time ever seen          survives a reboot
+RUN   /run/tidegate       <kind>/: what the running agent made, status.json among it      does not
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidegate_agents.bundles import Identity
+from tidegate_agents.files import FileRefused, make_private_directory, read_bounded, write_atomic
+from tidegate_schema import jsonfile, release, validation
+from tidegate_schema.keys import client_id, parse_public_key
+
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./-]+")
+_IDENTITY_MAX_BYTES = 64 * 1024
+
+
+class HostError(Exception):
+    """The host is not set up as it should be; the message is one line and says how to mend it."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The directories of one agent."""
+
+    kind: str
+    etc: Path = Path("/etc/tidegate")
+    state_directory: Path = Path("/var/lib/tidegate")
+    run_directory: Path = Path("/run/tidegate")
+
+    def __post_init__(self) -> None:
+        # wg-quick hands PostUp to a shell, and this path stands in it.
+        if not _PLAIN_PATH.fullmatch(str(self.etc)):
+            raise HostError(f"{self.etc}: use an absolute path of letters, digits and ./_- only")
+
+    @property
+    def key(self) -> Path:
+        """The WireGuard private key, 0600."""
+        return self.etc / f"{self.kind}.key"
+
+    @property
+    def settings(self) -> Path:
+        """The local settings."""
+        return self.etc / f"{self.kind}.yaml"
+
+    @property
+    def identity(self) -> Path:
+        """Who the host is and whose signatures it trusts."""
+        return self.etc / "identity.json"
+
+    @property
+    def memory(self) -> Path:
+        """What must survive a reboot."""
+        return self.state_directory / f"{self.kind}.json"
+
+    @property
+    def run(self) -> Path:
+        """What the running agent keeps."""
+        return self.run_directory / self.kind
+
+    @property
+    def status(self) -> Path:
+        """What the running agent says of itself."""
+        return self.run / "status.json"
+
+
+def init(places: Places, fleet: str, host: str, trusted_pem: Sequence[bytes]) -> str:
+    """Make the key pair and the identity on this host and return the public key (base64).
+
+    Never replaces a key: a new key is a new client ID. Calling it again with the same facts changes nothing.
+    """
+    for pem in trusted_pem:
+        release.load_public_key(pem)
+    make_private_directory(places.etc)
+    identity = {
+        "format": 1,
+        "fleet": fleet,
+        "kind": places.kind,
+        "host": host,
+        "trusted_keys": [pem.decode("ascii") for pem in trusted_pem],
+    }
+    for problem in validation.errors("identity", identity):
+        raise HostError(f"{'.'.join(map(str, problem.path))}: {problem.message}")
+    data = json.dumps(identity, indent=2).encode() + b"\n"
+    try:
+        if read_bounded(places.identity, _IDENTITY_MAX_BYTES) != data:
+            raise HostError(
+                f"{places.identity} says otherwise already; remove it first if this host is to be another"
+            )
+    except FileNotFoundError:
+        write_atomic(places.identity, data, 0o644)
+    if not places.key.exists():
+        # wg(8) makes the key; it goes from its pipe into a 0600 file, and nowhere else.
+        key = subprocess.run(["wg", "genkey"], check=True, capture_output=True).stdout
+        fd = os.open(places.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:  # noqa: PTH123 - it is a descriptor
+            file.write(key)
+    return public_key(places)
+
+
+def public_key(places: Places) -> str:
+    """Return this host's public key (base64); HostError when the private key is missing or open to others."""
+    try:
+        info = places.key.lstat()
+        if info.st_mode & 0o077:
+            raise HostError(
+                f"{places.key}: others may read the private key; chmod 600 it, and consider a new key"
+            )
+        private = read_bounded(places.key, 1024)
+    except (FileNotFoundError, FileRefused):
+        raise HostError(
+            f"{places.key}: no private key here; run 'tidegate {places.kind} init' first"
+        ) from None
+    found = subprocess.run(["wg", "pubkey"], input=private, capture_output=True, check=False)
+    if found.returncode:
+        raise HostError(f"{places.key}: not a WireGuard private key")
+    return found.stdout.decode().strip()
+
+
+def own_client_id(places: Places) -> str:
+    """Return the client ID that this host's public key gives it."""
+    return client_id(parse_public_key(public_key(places)))
+
+
+def load_identity(places: Places) -> Identity:
+    """Read who this host is; HostError says what to do when that is not settled."""
+    try:
+        document = jsonfile.parse(read_bounded(places.identity, _IDENTITY_MAX_BYTES))
+    except FileNotFoundError:
+        raise HostError(f"{places.identity}: not there; run 'tidegate {places.kind} init' first") from None
+    except (FileRefused, jsonfile.JsonError) as error:
+        raise HostError(f"{places.identity}: {error}") from None
+    for problem in validation.errors("identity", document):
+        raise HostError(f"{places.identity}: {problem.message[:200]}")
+    if document["kind"] != places.kind:
+        raise HostError(f"{places.identity}: this host is a {document['kind']}, not a {places.kind}")
+    try:
+        keys = [release.load_public_key(pem.encode()) for pem in document["trusted_keys"]]
+    except ValueError as error:
+        raise HostError(f"{places.identity}: trusted_keys: {error}") from None
+    return Identity(document["fleet"], document["kind"], document["host"], keys)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a host never forgets: the highest serial it accepted and the highest time it saw (Unix seconds)."""
+
+    serial: int = 0
+    time: float = 0.0
+
+    def later(self, serial: int, time: float) -> Memory:
+        """Return the memory after seeing these; it only ever grows."""
+        return Memory(max(self.serial, serial), max(self.time, time))
+
+
+def load_memory(places: Places) -> Memory:
+    """Read the memory; HostError when the file is there but unreadable, since forgetting would allow a replay."""
+    try:
+        document = jsonfile.parse(read_bounded(places.memory, 4096))
+        return Memory(int(document["serial"]), float(document["time"]))
+    except FileNotFoundError:
+        return Memory()
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostError(
+            f"{places.memory}: unreadable ({error}); restore it, or remove it to start anew"
+        ) from None
+
+
+def save_memory(places: Places, memory: Memory) -> None:
+    """Write the memory durably."""
+    make_private_directory(places.state_directory)
+    write_atomic(places.memory, jsonfile.canonical({"serial": memory.serial, "time": memory.time}))
+
+
+def write_status(places: Places, status: dict[str, Any]) -> None:
+    """Publish what the agent says of itself; readable for all local users, and it holds no secret."""
+    write_atomic(places.status, json.dumps(status, indent=2).encode() + b"\n", 0o644)
+
+
+def read_status(places: Places) -> dict[str, Any] | None:
+    """Return the running agent's status, None when no agent runs here."""
+    with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
+        status: dict[str, Any] = jsonfile.parse(read_bounded(places.status, 1 << 20))
+        if _alive(status.get("pid")):
+            return status
+    return None
+
+
+def _alive(pid: object) -> bool:
+    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()

@@ -1,0 +1,127 @@
+"""Speak with WireGuard through wg(8), kernel and userspace devices alike.
+
+`wg setconf` and `syncconf` clear what their input leaves out: the private key, the listen port, the fwmark. So
+neither is used. `wg addconf` only adds and changes peers, and `wg set … peer … remove` only removes; together they
+turn the observed peers into the desired ones without touching the device or another peer's session.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+_REMOVE_AT_ONCE = 500  # peers named on one command line: far below ARG_MAX
+
+
+class WireGuardError(Exception):
+    """wg(8) refused; the message is its own line."""
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """A peer as it should be, or as it is. An endpoint of None is left as it is."""
+
+    allowed_ips: frozenset[str]
+    endpoint: str | None = None
+    persistent_keepalive: int = 0
+
+
+@dataclass(frozen=True)
+class PeerState:
+    """What a device says of one peer; `latest_handshake` in Unix seconds, 0 for never."""
+
+    config: PeerConfig
+    latest_handshake: int
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """What `wg show DEVICE dump` says."""
+
+    public_key: str
+    listen_port: int
+    fwmark: int
+    peers: Mapping[str, PeerState]
+
+
+def run(*command: str, text: str | None = None) -> str:
+    """Run one wg(8) command; WireGuardError with its last line when it fails."""
+    done = subprocess.run(["wg", *command], input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WireGuardError((done.stderr.strip() or f"wg {command[0]} failed").splitlines()[-1])
+    return done.stdout
+
+
+def show(device: str) -> DeviceState:
+    """Read a device's state."""
+    lines = run("show", device, "dump").splitlines()
+    # The first field of the first line is the private key: it is skipped here and kept nowhere.
+    _, public_key, listen_port, fwmark = lines[0].split("\t")
+    peers = {}
+    for line in lines[1:]:
+        key, _, endpoint, allowed, handshake, received, sent, keepalive = line.split("\t")
+        config = PeerConfig(
+            frozenset() if allowed == "(none)" else frozenset(allowed.split(",")),
+            None if endpoint == "(none)" else endpoint,
+            0 if keepalive == "off" else int(keepalive),
+        )
+        peers[key] = PeerState(config, int(handshake), int(received), int(sent))
+    return DeviceState(public_key, int(listen_port), 0 if fwmark == "off" else int(fwmark, 16), peers)
+
+
+@dataclass(frozen=True)
+class PeerChange:
+    """The way from observed to desired peers: first `shrink`, then `grow`, so that an address moves safely."""
+
+    remove: tuple[str, ...]
+    shrink: Mapping[str, PeerConfig]
+    grow: Mapping[str, PeerConfig]
+
+    def __bool__(self) -> bool:
+        return bool(self.remove or self.shrink or self.grow)
+
+
+def difference(observed: Mapping[str, PeerConfig], desired: Mapping[str, PeerConfig]) -> PeerChange:
+    """Return what to change; peers that are as desired are in no part of it."""
+    remove = tuple(sorted(observed.keys() - desired.keys()))
+    shrink, grow = {}, {}
+    for key, want in desired.items():
+        have = observed.get(key)
+        if have is not None and not have.allowed_ips <= want.allowed_ips:
+            shrink[key] = replace(have, allowed_ips=have.allowed_ips & want.allowed_ips)
+        if have is None or _differs(have, want):
+            grow[key] = want
+    return PeerChange(remove, shrink, grow)
+
+
+def _differs(have: PeerConfig, want: PeerConfig) -> bool:
+    if want.endpoint is not None and want.endpoint != have.endpoint:
+        return True
+    return have.allowed_ips != want.allowed_ips or have.persistent_keepalive != want.persistent_keepalive
+
+
+def remove_peers(device: str, keys: Iterable[str]) -> None:
+    """Take peers off a device."""
+    every = list(keys)
+    for start in range(0, len(every), _REMOVE_AT_ONCE):
+        chunk = every[start : start + _REMOVE_AT_ONCE]
+        run("set", device, *(word for key in chunk for word in ("peer", key, "remove")))
+
+
+def set_peers(device: str, peers: Mapping[str, PeerConfig]) -> None:
+    """Add peers, or change them to this; other peers and the device itself stay untouched."""
+    if peers:
+        run("addconf", device, "/dev/stdin", text="".join(_section(key, peer) for key, peer in peers.items()))
+
+
+def _section(key: str, peer: PeerConfig) -> str:
+    lines = ["[Peer]", f"PublicKey = {key}"]
+    if peer.endpoint is not None:
+        lines.append(f"Endpoint = {peer.endpoint}")
+    if peer.allowed_ips:
+        lines.append(f"AllowedIPs = {', '.join(sorted(peer.allowed_ips))}")
+    lines.append(f"PersistentKeepalive = {peer.persistent_keepalive}")
+    return "\n".join(lines) + "\n"
