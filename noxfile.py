@@ -1,0 +1,153 @@
+"""The sessions of this repository; `./run SESSION` makes the environment they run in and calls them.
+
+There is one environment, `.venv`, made from requirements.lock by `./run` (docs/adr/0003-one-environment.md).
+Sessions run in it as they are. Under a nox from elsewhere each session makes its own from the same lock.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+
+ROOT = Path(__file__).resolve().parent
+LOCK = ROOT / "requirements.lock"
+INSIDE = Path(sys.prefix).resolve() == ROOT / ".venv"
+SHELL_SCRIPTS = ("run", ".ci/run")
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "none" if INSIDE else "venv"
+nox.options.reuse_venv = "yes"
+
+
+def prepare(session: nox.Session) -> None:
+    """Install the lock and the project, unless this is `.venv`, where `./run` has done so."""
+    if INSIDE:
+        return
+    stamp = Path(session.virtualenv.location) / "lock.stamp"
+    if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
+        # setuptools goes first: it builds what has no wheel here, and nothing is built in isolation,
+        # where pip would fetch build tools that no hash has vouched for.
+        session.install("--require-hashes", "--no-deps", "-r", str(_locked(session, "setuptools")))
+        session.install("--require-hashes", "--no-deps", "--no-build-isolation", "-r", str(LOCK))
+        stamp.write_bytes(LOCK.read_bytes())
+    session.install("--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+
+
+def _locked(session: nox.Session, name: str) -> Path:
+    """Write one package's lines of the lock to a file of their own."""
+    entry = LOCK.read_text().partition(f"\n{name}==")[2].partition("\n    #")[0]
+    path = Path(session.create_tmp()) / f"{name}.lock"
+    path.write_text(f"{name}=={entry}\n")
+    return path
+
+
+def python(session: nox.Session, *args: str, **env: str) -> None:
+    """Run this environment's Python."""
+    session.run(sys.executable if INSIDE else "python", *args, env=env, external=INSIDE)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show the whole path at work on real WireGuard, in network namespaces."""
+    prepare(session)
+    python(session, "tests/netns/demo.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, import directions, shell scripts."""
+    prepare(session)
+    python(session, "-m", "ruff", "check")
+    python(session, "-m", "ruff", "format", "--check")
+    python(session, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache")
+    for script in SHELL_SCRIPTS:
+        session.run("sh" if script == "run" else "bash", "-n", script, external=True)
+    if shutil.which("shellcheck"):
+        session.run("shellcheck", *SHELL_SCRIPTS, external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types of the four packages, strictly."""
+    prepare(session)
+    python(session, "-m", "mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run every test; those that need network namespaces are skipped by name where there are none."""
+    prepare(session)
+    python(session, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def netns(session: nox.Session) -> None:
+    """Run only the tests that build hosts from network namespaces."""
+    prepare(session)
+    python(session, "-m", "pytest", "-m", "netns", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure; `bench [PART…] [--json FILE]`."""
+    prepare(session)
+    python(session, "-m", "bench", *session.posargs, PYTHONPATH=str(ROOT / "tests"))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the source distribution and, from it, the wheel, into dist/."""
+    prepare(session)
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    python(session, "-m", "build", "--no-isolation", "--outdir", "dist", ".")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build, check the metadata, and use the wheel in an empty environment."""
+    build(session)
+    dist = sorted(str(path) for path in (ROOT / "dist").iterdir())
+    python(session, "-m", "twine", "check", "--strict", *dist)
+
+    scratch = Path(session.create_tmp()).resolve()
+    shutil.rmtree(scratch / "env", ignore_errors=True)
+    python(session, "-m", "venv", str(scratch / "env"))
+    programs = scratch / "env" / "bin"
+    # The wheel says what it needs, the lock which release of that: nothing undeclared gets in.
+    wheel = next(path for path in dist if path.endswith(".whl"))
+    session.run(
+        str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", str(LOCK), wheel, external=True
+    )
+    session.run(str(programs / "python"), "-m", "pip", "check", external=True)
+    with session.chdir(scratch):  # away from the sources, so that only the wheel can be meant
+        session.run(str(programs / "tidegate"), "--version", external=True)
+        session.run(
+            str(programs / "tidegate"),
+            "compile",
+            str(ROOT / "inventory"),
+            "--out",
+            str(scratch / "out"),
+            external=True,
+        )
+
+
+@nox.session(venv_backend="venv")
+def lock(session: nox.Session) -> None:
+    """Write requirements.lock anew; `lock -- --upgrade` takes the newest releases, without it only what must."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    session.install(*groups.pop("lock"))
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "--quiet"),
+        # uv reads none of pip's settings, and here none of its own: the hashes are those of PyPI's files.
+        *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"),
+        *("--all-extras", *(word for group in groups for word in ("--group", group))),
+        *("--custom-compile-command", "./run lock", "--output-file", LOCK.name),
+        *session.posargs,
+        env={"UV_INDEX_URL": "", "UV_DEFAULT_INDEX": "", "UV_EXTRA_INDEX_URL": "", "UV_INDEX": ""},
+    )
