@@ -52,6 +52,17 @@ class Accepted:
     files: Mapping[str, bytes]
 
 
+def summary(accepted: Accepted) -> dict[str, str | int]:
+    """Return what a status says of the release in force."""
+    release = accepted.release
+    return {
+        "digest": accepted.digest,
+        "serial": release.serial,
+        "not_after": release.not_after,
+        "source": release.source,
+    }
+
+
 def host_directory(bundles: Path, identity: Identity) -> Path:
     """Return BUNDLES/<kind>/<host>, the directory a host watches."""
     return bundles / identity.kind / identity.host

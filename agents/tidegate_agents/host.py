@@ -8,6 +8,7 @@ RUN   /run/tidegate       <kind>/: what the running agent made, status.json amon
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -181,6 +182,18 @@ def save_memory(places: Places, memory: Memory) -> None:
     """Write the memory durably."""
     make_private_directory(places.state_directory)
     write_atomic(places.memory, jsonfile.canonical({"serial": memory.serial, "time": memory.time}))
+
+
+def lock(places: Places) -> int:
+    """Make RUN/<kind> and take its lock, so that two agents never fight over one host; returns the descriptor."""
+    make_private_directory(places.run)
+    fd = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise HostError(f"another 'tidegate {places.kind} run' is running on this host") from None
+    return fd
 
 
 def write_status(places: Places, status: dict[str, Any]) -> None:

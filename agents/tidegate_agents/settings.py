@@ -31,7 +31,7 @@ def defaults(kind: str) -> dict[str, Any]:
 
 
 def load(kind: str, path: Path) -> dict[str, Any]:
-    """Return the settings in force: the defaults, overlaid with the file when there is one. SettingsError if invalid."""
+    """Return the settings in force: the defaults, and the file over them. SettingsError when it is invalid."""
     try:
         data = read_bounded(path, MAX_BYTES)
     except FileNotFoundError:

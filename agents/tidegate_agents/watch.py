@@ -1,4 +1,4 @@
-"""Wake up when watched files may have changed.
+"""Wake up when watched files may have changed, when a child has ended, or when it is time to stop.
 
 A wake-up is a hint: whoever is woken reads the files again and compares. So a missed one costs a poll interval (on
 file systems without inotify, such as a network mount) and a spurious one costs a read.
@@ -6,40 +6,84 @@ file systems without inotify, such as a network mount) and a spurious one costs 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import os
+import selectors
+import signal
+import threading
 from pathlib import Path
+from types import TracebackType
 
-from watchfiles import awatch
+from watchfiles import watch
 
 POLL_SECONDS = 2.0
+_DEBOUNCE_MS = 100  # a publish is a burst of writes; one look after it is enough
 
 
-async def changes(paths: list[Path], stop: asyncio.Event, poll: float = POLL_SECONDS) -> AsyncIterator[None]:
-    """Yield at once, then whenever something below `paths` may have changed, at least every `poll` seconds."""
-    yield
-    while not stop.is_set():
-        present = [path for path in paths if path.is_dir()]
-        if len(present) < len(paths):  # a directory that is not there yet cannot be watched
-            await _sleep(stop, poll)
-            yield
-            continue
-        async for _ in awatch(
-            *present,
-            stop_event=stop,
-            rust_timeout=int(poll * 1000),
-            yield_on_timeout=True,
-            step=20,
-            debounce=200,
-            watch_filter=None,
-        ):
-            yield
-            if not all(path.is_dir() for path in paths):
-                break
+class Waker:
+    """One thing to wait on; SIGTERM and SIGINT set `stopping`. Use as a context manager, in the main thread."""
 
+    def __init__(self, paths: list[Path]) -> None:
+        self.stopping = False
+        self._paths = paths
+        self._selector = selectors.DefaultSelector()
+        self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._readable, selectors.EVENT_READ)
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+    def __enter__(self) -> Waker:
+        signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        os.close(self._readable)
+        os.close(self._writable)
+
+    def add(self, fd: int) -> None:
+        """Also wake when this descriptor becomes readable, as a pidfd does when its process ends."""
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def discard(self, fd: int) -> None:
+        """Forget a descriptor."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(fd)
+
+    def wait(self, timeout: float) -> None:
+        """Return when something may have happened, at the latest after `timeout` seconds."""
+        self._selector.select(min(timeout, POLL_SECONDS))
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._readable, 4096)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self.stopping = True
+
+    def _watch(self) -> None:
+        while not self._end.is_set():
+            present = [path for path in self._paths if path.is_dir()]
+            if not present:  # what is not there yet is polled by `wait`
+                self._end.wait(POLL_SECONDS)
+                continue
+            for _ in watch(
+                *present,
+                stop_event=self._end,
+                watch_filter=None,
+                debounce=_DEBOUNCE_MS,
+                step=20,
+                rust_timeout=int(POLL_SECONDS * 1000),
+                yield_on_timeout=True,
+                raise_interrupt=False,
+            ):
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._writable, b"f")
+                if [path for path in self._paths if path.is_dir()] != present:
+                    break

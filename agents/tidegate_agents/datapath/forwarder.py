@@ -13,7 +13,6 @@ This module stays small at import: a restart must be quick.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import select
 import signal
@@ -25,6 +24,7 @@ from tidegate_agents.datapath.counters import Counters
 from tidegate_agents.datapath.judge import Judge, Tables
 from tidegate_agents.datapath.packet import Packet, parse
 from tidegate_agents.events.ring import Ring
+from tidegate_agents.process import die_with
 from tidegate_schema import event
 from tidegate_schema.policy import Reason, Verdict
 
@@ -34,7 +34,6 @@ DRAIN_MAX = (
     8192  # twice the TUN's queue (gateway.tun.QUEUE_LENGTH): a flood cannot keep an old generation alive
 )
 _READ_BYTES = 65535
-_PR_SET_PDEATHSIG = 1
 _OBSERVED = Verdict(True, Reason.OBSERVED, None)
 
 
@@ -46,13 +45,14 @@ class Forwarder:
         self._tables = tables
         self._counters = counters
         self._ring = ring
+        self._now = tables.not_earlier_than
         # Observe has no judge at all: it runs no authorization code (design §1).
         self._judge = Judge(tables).judge if tables.enforce else None
 
     def step(self, limit: int = BATCH) -> int:
         """Read, judge and write back at most `limit` packets; returns how many there were (0: none waits)."""
         tun, judge, ring = self._tun, self._judge, self._ring
-        now = max(time.time(), self._tables.not_earlier_than)
+        now = self._now = max(time.time(), self._now)  # a clock set back revives no grant
         moved = 0
         while moved < limit:
             try:
@@ -120,13 +120,6 @@ class _StopFlag:
         self.set = True
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its supervisor dies: nobody judges without supervision."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("forwarder: the supervisor is gone")
-
-
 def _wait_for_end(token: int, stop: _StopFlag) -> None:
     poller = select.poll()
     poller.register(token, select.POLLIN)
@@ -147,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--counters", type=Path, required=True)
     parser.add_argument("--ring", type=Path, help="event ring; without it no event is made")
     options = parser.parse_args(argv)
-    _die_with(options.parent)
+    die_with(options.parent)
     stop = _StopFlag()
     tables = Tables.load(options.tables)
     os.write(options.report, LOADED)

@@ -1,0 +1,117 @@
+"""`tidegate client …`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from tidegate_agents import cli, host, wireguard
+from tidegate_schema.cli import Failure
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def client() -> None:
+    """Run the agent of a client host."""
+
+
+@client.command()
+@click.option("--name", required=True, help="This host's name in the inventory.")
+@click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
+@click.option(
+    "--trust",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Public signing key (PEM) whose releases this host accepts; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cli.place_options
+def init(
+    name: str, fleet: str, trust: tuple[Path, ...], as_json: bool, etc: Path, state_dir: Path, run_dir: Path
+) -> None:
+    """Make this host's key pair and identity, and print the public key.
+
+    The private key stays in ETC/client.key (0600) and is never printed. Running it again prints the same key.
+
+    \b
+    Example:
+      tidegate client init --name alice-laptop --fleet example --trust tidegate.pub
+    """
+    cli.init(cli.places("client", etc, state_dir, run_dir), fleet, name, trust, as_json)
+
+
+@client.command()
+@click.option("--bundles", type=cli.DIRECTORY, required=True, help="The bundle directory that is pushed to.")
+@cli.place_options
+def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
+    """Watch the bundle directory and keep the WireGuard interface as it says.
+
+    Runs in the foreground; ends, and takes the interface down, on SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      tidegate client run --bundles /var/lib/tidegate/bundles
+    """
+    from tidegate_agents.client.agent import ClientAgent  # not needed for --help
+
+    where = cli.places("client", etc, state_dir, run_dir)
+    cli.run(("wg", "wg-quick", "ip"), lambda: ClientAgent(where, bundles.absolute()).run())
+
+
+@client.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cli.place_options
+def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
+    """Say what runs: release, interface, and each gateway's last handshake.
+
+    Exit status 1 when no agent runs here.
+    """
+    where = cli.places("client", etc, state_dir, run_dir)
+    found = host.read_status(where)
+    if found is None:
+        raise Failure("no agent runs here; start it with 'tidegate client run --bundles DIR'")
+    try:
+        peers = wireguard.show(found["interface"]).peers
+    except wireguard.WireGuardError:
+        peers = {}
+    found["gateways"] = [
+        {
+            "public_key": key,
+            "endpoint": peer.config.endpoint,
+            "allowed_ips": sorted(peer.config.allowed_ips),
+            "latest_handshake": peer.latest_handshake or None,
+        }
+        for key, peer in peers.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print(found)
+
+
+def _print(found: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    release = found["release"]
+    serial = f"release {release['serial']}" if isinstance(release, dict) else "no release yet"
+    console.print(
+        f"{found['host']} ({found['fleet']}): {serial}, interface {found['interface']}", highlight=False
+    )
+    problems = found["problems"]
+    assert isinstance(problems, dict)
+    for what, problem in problems.items():
+        if problem:
+            console.print(f"[red]{what}: {escape(problem)}[/red]", highlight=False)
+    table = Table("gateway", "endpoint", "networks", "last handshake")
+    gateways = found["gateways"]
+    assert isinstance(gateways, list)
+    for peer in gateways:
+        age = f"{time.time() - peer['latest_handshake']:.0f} s ago" if peer["latest_handshake"] else "never"
+        table.add_row(peer["public_key"], peer["endpoint"], ", ".join(peer["allowed_ips"]) or "standby", age)
+    console.print(table)

@@ -1,0 +1,210 @@
+"""The flusher: a resident process that takes events out of the ring and posts them; it never holds anyone up.
+
+    poll ─► usage >= threshold, or the oldest event has waited long enough? ─► batch ─► POST ─► free
+
+Any 2xx is an ACK and frees the batch. Whatever else happens (refused, timeout, 4xx, 5xx, a redirect), the batch is
+dropped, a counter with the reason tells, and the next batch goes on. Nothing the receiver answers has any other
+effect. A killed flusher has freed nothing of what it was sending: its successor sends it again, under the same
+identity (gateway, epoch, seq), by which a receiver drops duplicates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tidegate_agents.events.ring import Ring
+from tidegate_agents.files import write_atomic
+from tidegate_agents.process import die_with
+from tidegate_schema import event
+
+POLL_SECONDS = 0.05
+_ANSWER_MAX_BYTES = 64 * 1024  # no more of an answer is ever read
+_STATUS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """When to flush: usage OR time."""
+
+    usage: float
+    """Share of the ring in use, 0 to 1."""
+    interval: float
+    """Seconds the oldest event may wait."""
+
+    def due(self, pending: int, capacity: int, waited: float) -> bool:
+        """Tell whether a flush is due for `pending` events of which the oldest was seen `waited` seconds ago."""
+        return pending > 0 and (pending >= self.usage * capacity or waited >= self.interval)
+
+
+class PolicyNames:
+    """Names of the rules of a generation, read from the supervisor's files when first needed."""
+
+    def __init__(self, generations: Path) -> None:
+        self._generations = generations
+        self._known: collections.OrderedDict[int, list[str]] = collections.OrderedDict()
+
+    def of(self, generation: int) -> list[str]:
+        """Return the policy name of each rule; empty when the generation's file is gone."""
+        if generation not in self._known:
+            names: list[str] = []
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                document = json.loads((self._generations / f"{generation}.json").read_bytes())
+                names = [rule["policy"] for rule in document["policy"]["rules"]]
+            self._known[generation] = names
+            if len(self._known) > 64:
+                self._known.popitem(last=False)
+        return self._known[generation]
+
+
+def encode(records: list[bytes], gateway: str, epoch: str, names: PolicyNames) -> tuple[bytes, int, int]:
+    """Return a batch as NDJSON, with the first and the last sequence number in it."""
+    events = [event.unpack(record) for record in records]
+    lines = [
+        json.dumps(event.to_json(one, gateway, epoch, names.of(one.generation)), separators=(",", ":"))
+        for one in events
+    ]
+    return ("\n".join(lines) + "\n").encode(), events[0].seq, events[-1].seq
+
+
+class Sender:
+    """Posts batches; answers with None for an ACK, else with the reason it was none."""
+
+    def __init__(self, endpoint: str, timeout: float) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._client = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False)
+
+    def post(self, body: bytes, headers: dict[str, str]) -> str | None:
+        """Send one batch; never raises for anything the network or the receiver does."""
+        deadline = time.monotonic() + self._timeout
+        try:
+            with self._client.stream("POST", self._endpoint, content=body, headers=headers) as answer:
+                read = 0
+                for (
+                    piece
+                ) in answer.iter_raw():  # read to the end, so that the connection can serve the next batch
+                    read += len(piece)
+                    if read > _ANSWER_MAX_BYTES:
+                        return "endless-answer"
+                    if time.monotonic() > deadline:
+                        return "timeout"
+                return None if answer.is_success else f"http-{answer.status_code}"
+        except httpx.TimeoutException:
+            return "timeout"
+        except httpx.ConnectError:
+            return "connect"
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return "protocol"
+
+
+class Flusher:
+    """Moves events from a ring to a sender, and counts."""
+
+    def __init__(
+        self, ring: Ring, sender: Sender, conditions: Conditions, batch: int, gateway: str, names: PolicyNames
+    ) -> None:
+        self._ring, self._sender, self._conditions = ring, sender, conditions
+        self._batch, self._gateway, self._names = batch, gateway, names
+        self._since: float | None = None
+        self.sent = 0
+        self.failed: collections.Counter[str] = collections.Counter()
+        self.last_ack: float | None = None
+
+    def step(self, now: float, *, final: bool = False) -> bool:
+        """Flush if it is due at monotonic time `now` (or `final`); tells whether a batch went out."""
+        pending = self._ring.pending()
+        if pending == 0:
+            self._since = None
+            return False
+        if self._since is None:
+            self._since = now
+        if not final and not self._conditions.due(pending, self._ring.capacity, now - self._since):
+            return False
+        records = self._ring.peek(self._batch)
+        body, first, last = encode(records, self._gateway, self._ring.epoch, self._names)
+        headers = {
+            "content-type": "application/x-ndjson",
+            "user-agent": "tidegate",
+            "tidegate-gateway": self._gateway,
+            "tidegate-epoch": self._ring.epoch,
+            "tidegate-sequence": f"{first}-{last}",
+            "tidegate-dropped": str(self._ring.dropped()),
+        }
+        reason = self._sender.post(body, headers)
+        self._ring.free(len(records))
+        if reason is None:
+            self.sent += len(records)
+            self.last_ack = time.time()
+        else:
+            self.failed[reason] += len(records)
+        if self._ring.pending() == 0:
+            self._since = None
+        return True
+
+    def status(self) -> dict[str, Any]:
+        """Return what `tidegate gateway status` shows of the events."""
+        return {
+            "pid": os.getpid(),
+            "epoch": self._ring.epoch,
+            "capacity": self._ring.capacity,
+            "pending": self._ring.pending(),
+            "dropped_ring_full": self._ring.dropped(),
+            "sent": self.sent,
+            "dropped_by_reason": dict(self.failed),
+            "last_ack": self.last_ack,
+        }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the flusher; started by the supervisor."""
+    parser = argparse.ArgumentParser(prog="tidegate-flusher", description=__doc__)
+    parser.add_argument("--ring", type=Path, required=True)
+    parser.add_argument("--generations", type=Path, required=True)
+    parser.add_argument("--gateway", required=True)
+    parser.add_argument("--status", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--log-endpoint", required=True)
+    parser.add_argument("--flush-usage", type=float, required=True)
+    parser.add_argument("--flush-interval", type=float, required=True)
+    parser.add_argument("--batch-records", type=int, required=True)
+    parser.add_argument("--post-timeout", type=float, required=True)
+    options = parser.parse_args(argv)
+    die_with(options.parent)
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: stopping.append(received))
+    flusher = Flusher(
+        Ring(options.ring),
+        Sender(options.log_endpoint, options.post_timeout),
+        Conditions(options.flush_usage, options.flush_interval),
+        options.batch_records,
+        options.gateway,
+        PolicyNames(options.generations),
+    )
+    told = 0.0
+    while not stopping:
+        went = flusher.step(time.monotonic())
+        if time.monotonic() - told >= _STATUS_SECONDS:
+            write_atomic(options.status, json.dumps(flusher.status()).encode(), 0o644)
+            told = time.monotonic()
+        if not went:
+            time.sleep(POLL_SECONDS)  # the producer makes no system call to wake anyone (design §7)
+    flusher.step(time.monotonic(), final=True)
+    write_atomic(options.status, json.dumps(flusher.status()).encode(), 0o644)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

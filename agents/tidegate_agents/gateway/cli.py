@@ -1,0 +1,156 @@
+"""`tidegate gateway …`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tidegate_agents import cli, host, settings
+from tidegate_agents.datapath import counters
+from tidegate_agents.files import FileRefused, read_bounded
+from tidegate_schema import jsonfile
+from tidegate_schema.cli import Failure
+
+_APPLY_SECONDS = 10.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def gateway() -> None:
+    """Run the agent of a gateway host."""
+
+
+@gateway.command()
+@click.option("--name", required=True, help="This host's name in the inventory.")
+@click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
+@click.option(
+    "--trust",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Public signing key (PEM) whose releases this host accepts; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cli.place_options
+def init(
+    name: str, fleet: str, trust: tuple[Path, ...], as_json: bool, etc: Path, state_dir: Path, run_dir: Path
+) -> None:
+    """Make this host's key pair and identity, and print the public key.
+
+    The private key stays in ETC/gateway.key (0600) and is never printed. Running it again prints the same key.
+
+    \b
+    Example:
+      tidegate gateway init --name fra1 --fleet example --trust tidegate.pub
+    """
+    cli.init(cli.places("gateway", etc, state_dir, run_dir), fleet, name, trust, as_json)
+
+
+@gateway.command()
+@click.option("--bundles", type=cli.DIRECTORY, required=True, help="The bundle directory that is pushed to.")
+@cli.place_options
+def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
+    """Watch the bundle directory and the settings, and keep the gateway as they say.
+
+    Without ETC/gateway.yaml the gateway enforces and logs nothing. Runs in the foreground; on SIGTERM or Ctrl-C
+    it takes WireGuard down first and then everything else it made.
+
+    \b
+    Example:
+      tidegate gateway run --bundles /var/lib/tidegate/bundles
+    """
+    from tidegate_agents.gateway.supervisor import Supervisor  # imports netlink, which --help does not need
+
+    where = cli.places("gateway", etc, state_dir, run_dir)
+    cli.run(("wg", "ip", "nft"), lambda: Supervisor(where, bundles.absolute()).run())
+
+
+@gateway.command("set")
+@click.argument("assignments", nargs=-1, required=True, metavar="NAME=VALUE…")
+@cli.place_options
+def set_(assignments: tuple[str, ...], etc: Path, state_dir: Path, run_dir: Path) -> None:
+    """Change local settings; the running gateway follows at once, without losing a packet or a session.
+
+    \b
+    Examples:
+      tidegate gateway set authz_mode=enforce
+      tidegate gateway set logging_enabled=on log_endpoint=https://logs.example.net/v1/events
+    """
+    where = cli.places("gateway", etc, state_dir, run_dir)
+    changes: dict[str, Any] = {}
+    try:
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise click.UsageError(f"write NAME=VALUE, not {assignment!r}")
+            changes[name] = settings.parse_value("gateway", name, text)
+        settings.change("gateway", where.settings, changes)
+    except settings.SettingsError as error:
+        raise Failure(str(error)) from None
+    found = host.read_status(where)
+    if found is None:
+        click.echo("written; no gateway agent runs here, so it counts from the next start", err=True)
+        return
+    live = {name: value for name, value in changes.items() if name in ("authz_mode", "logging_enabled")}
+    deadline = time.monotonic() + _APPLY_SECONDS
+    while any(found[name] != value for name, value in live.items()):
+        if time.monotonic() > deadline:
+            raise Failure(
+                "written, but the agent has not followed within 10 s; see 'tidegate gateway status'"
+            )
+        time.sleep(0.05)  # the status file is polled: it is replaced, not written to
+        found = host.read_status(where) or found
+    shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
+    click.echo(f"{shown} (generation {found['generation']})")
+
+
+@gateway.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@cli.place_options
+def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
+    """Say what runs: mode, release, generation, packets by reason, events.
+
+    Exit status 1 when no agent runs here.
+    """
+    where = cli.places("gateway", etc, state_dir, run_dir)
+    found = host.read_status(where)
+    if found is None:
+        raise Failure("no agent runs here; start it with 'tidegate gateway run --bundles DIR'")
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        counted = counters.read(where.run / "counters")
+        found["packets"], found["bytes"] = counted.packets, counted.bytes
+        found["write_errors"] = counted.write_errors
+    with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
+        found["events"] = jsonfile.parse(read_bounded(where.run / "flusher.json", 1 << 16))
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    release = f"release {found['release']['serial']}" if found["release"] else "no release yet"
+    console.print(f"{found['host']} ({found['fleet']}): {release}, generation {found['generation']}")
+    table = Table(show_header=False)
+    table.add_row("authz_mode", found["authz_mode"])
+    table.add_row("logging_enabled", "on" if found["logging_enabled"] else "off")
+    table.add_row("peers", str(found["peers"]))
+    table.add_row("policy", "yes" if found["policy"] else "none: enforce denies all")
+    for reason, count in found.get("packets", {}).items():
+        if count:
+            table.add_row(f"packets {reason}", str(count))
+    for name, value in found.get("events", {}).items():
+        table.add_row(f"events {name}", escape(str(value)))
+    console.print(table)
+    for problem in (found["settings_problem"], found["trouble"], (found["refusal"] or {}).get("reason")):
+        if problem:
+            console.print(f"[red]{escape(problem)}[/red]")

@@ -1,0 +1,71 @@
+"""The gateway's WireGuard interface: the kernel's own, else wireguard-go as a child that is kept alive."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate_agents import wireguard
+from tidegate_agents.gateway import network
+from tidegate_agents.gateway.processes import Child
+from tidegate_agents.host import HostError, Places
+
+_START_SECONDS = 10.0
+
+
+class Device:
+    """One WireGuard interface. It comes up after the rules and goes down before them: its owner sees to that."""
+
+    def __init__(self, places: Places, settings: Mapping[str, Any]) -> None:
+        self.name: str = settings["interface"]
+        self._places = places
+        self._settings = settings
+        self.userspace: Child | None = None
+
+    def ensure(self) -> None:
+        """Make the interface when it is not there, and give it its key and port; an existing one is adopted."""
+        if network.index(self.name) is None and not network.add_wireguard(self.name):
+            self._start_userspace()
+        port = str(self._settings["listen_port"])
+        try:
+            wireguard.run("set", self.name, "listen-port", port, "private-key", str(self._places.key))
+        except wireguard.WireGuardError as error:
+            raise HostError(f"{self.name} is not a WireGuard interface of ours: {error}") from None
+
+    def lost(self) -> bool:
+        """Tell whether the interface, or the process behind it, is gone."""
+        return network.index(self.name) is None or (self.userspace is not None and self.userspace.ended())
+
+    def up(self) -> None:
+        """Let it carry packets."""
+        network.bring_up(self.name, self._settings["mtu"])
+
+    def down(self) -> None:
+        """Stop carrying packets, at once and for good."""
+        network.delete(self.name)
+        if self.userspace is not None:
+            self.userspace.stop()
+            self.userspace.close()
+            self.userspace = None
+
+    def _start_userspace(self) -> None:
+        if shutil.which("wireguard-go") is None:
+            raise HostError(
+                "this kernel has no WireGuard and wireguard-go is missing: apt install wireguard-go"
+            )
+        if self.userspace is not None:
+            self.userspace.stop()
+            self.userspace.close()
+        self.userspace = Child(["wireguard-go", "-f", self.name])
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                wireguard.run("show", self.name)
+            except wireguard.WireGuardError as error:
+                if self.userspace.ended() or time.monotonic() > deadline:
+                    raise HostError(f"wireguard-go did not bring {self.name}: {error}") from None
+                time.sleep(0.02)  # it offers nothing to wait on; this polls for its control socket
+            else:
+                return

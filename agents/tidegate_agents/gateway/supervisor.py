@@ -1,0 +1,391 @@
+"""The gateway agent's main loop: look at the inputs, compare with what is applied, take the steps between them.
+
+    wake ─► read settings ─► read bundle ─► desired ─► steps, in an order that never opens a gap ─► status
+
+Order of start: rules, then the forwarder, then WireGuard up. Order of stop: WireGuard down, then the rest. Order of
+a change: peers that leave go first, then a new generation takes the TUN over (its predecessor drains what was
+queued), then connections that are no longer allowed are cut, then peers that come are added. So no packet is ever
+judged as somebody else's, and what the status calls the current generation holds for every packet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from tidegate_agents import bundles, host, settings, wireguard
+from tidegate_agents.events import ring
+from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset
+from tidegate_agents.gateway.desired import GatewayBundle, read_bundle, routes
+from tidegate_agents.gateway.device import Device
+from tidegate_agents.gateway.processes import (
+    Backoff,
+    Child,
+    Forwarder,
+    ProcessError,
+    replace_forwarder,
+)
+from tidegate_agents.watch import POLL_SECONDS, Waker
+from tidegate_schema.policy import FAR_FUTURE, PolicyTable
+from tidegate_schema.release import ReleaseError
+
+log = logging.getLogger("tidegate.gateway")
+
+_REMEMBER_SECONDS = 60.0
+FIXED = ("interface", "tun", "tun_address", "mtu", "mark", "table", "rule_priority", "ring_records")
+"""Settings that take effect at the next start of the agent."""
+
+
+@dataclass(frozen=True)
+class Desired:
+    """What the gateway should be now."""
+
+    settings: Mapping[str, Any]
+    bundle: GatewayBundle
+    release: Mapping[str, Any] | None
+    """What `status` says of the release the bundle came from."""
+
+    @property
+    def enforce(self) -> bool:
+        """Whether policy decides."""
+        return bool(self.settings["authz_mode"] == "enforce")
+
+    def judgement(self) -> tuple[object, ...]:
+        """Return everything a forwarder depends on: when it differs, a new generation is due."""
+        chosen = ("authz_mode", "logging_enabled")
+        return (*(self.settings[name] for name in chosen), self.bundle.clients, self.bundle.policy)
+
+
+class Supervisor:
+    """Owns the gateway's state on this host from `start` to `stop`."""
+
+    def __init__(self, places: host.Places, bundle_directory: Path) -> None:
+        self._places = places
+        self._identity = host.load_identity(places)
+        host.public_key(places)
+        self._directory = bundles.host_directory(bundle_directory, self._identity)
+        self._memory = host.load_memory(places)
+        self._settings_problem: str | None = None
+        self._refusal: dict[str, Any] | None = None
+        self._trouble: str | None = None
+        self._status: dict[str, Any] = {}
+        self._seen_link: str | None = None
+        self._applied: Desired | None = None
+        self._generation = 0
+        self._forwarder: Forwarder | None = None
+        self._forwarder_backoff = Backoff()
+        self._flusher: Child | None = None
+        self._flusher_settings: tuple[object, ...] = ()
+        self._flusher_backoff = Backoff()
+        self._forwarding = network.Forwarding()
+        self._next_change = FAR_FUTURE
+        self._restarts = {"forwarder": 0, "flusher": 0, "wireguard": 0}
+        self._fixed = {name: value for name, value in self._read_settings().items() if name in FIXED}
+        self._device = Device(places, self._read_settings())
+        self._tun = -1
+
+    # The run ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start, follow the inputs until told to stop, stop."""
+        held = host.lock(self._places)
+        with Waker([self._directory, self._places.etc]) as waker:
+            try:
+                self._start(waker)
+                while not waker.stopping:
+                    waker.wait(self._patience())
+                    self._turn(waker)
+            finally:
+                self._stop(waker)
+                os.close(held)
+
+    def _turn(self, waker: Waker) -> None:
+        try:
+            self._mend_children(waker)
+            self._follow(waker)
+        except (host.HostError, wireguard.WireGuardError, ProcessError, NetlinkError, OSError) as error:
+            # What runs goes on; the next turn compares again and tries again.
+            if self._trouble != str(error):
+                log.error("not applied, trying again: %s", error)
+            self._trouble = str(error)
+        else:
+            self._trouble = None
+
+    def _start(self, waker: Waker) -> None:
+        generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._generation = generation.last(self._places)
+        desired = Desired(self._read_settings(), GatewayBundle(), None)
+        # Rules first: from here on, whatever comes up later finds them there.
+        nft.load(ruleset.render(desired.settings, enforce=desired.enforce))
+        self._tun = network.open_tun(desired.settings)
+        network.lead_into_tun(desired.settings, enforce=desired.enforce)
+        self._forwarding.enable()
+        self._device.ensure()
+        desired = self._desired(desired)
+        self._apply(desired, waker)
+        self._device.up()
+        network.set_routes(self._device.name, routes(desired.bundle))
+        self._write_status()
+        log.info(
+            "generation %d: %s, %d peers", self._generation, desired.settings["authz_mode"], self._peers()
+        )
+
+    def _stop(self, waker: Waker) -> None:
+        self._device.down()
+        if self._forwarder is not None:
+            waker.discard(self._forwarder.child.pidfd)
+            self._forwarder.child.stop()
+            self._forwarder.close()
+        self._stop_flusher(waker)
+        network.lead_nowhere(self._device_settings())
+        if self._tun >= 0:
+            os.close(self._tun)
+        nft.remove()
+        self._forwarding.restore()
+        self._remember(0, force=True)
+        self._places.status.unlink(missing_ok=True)
+        log.info("stopped")
+
+    def _follow(self, waker: Waker) -> None:
+        assert self._applied is not None
+        desired = self._desired(self._applied)
+        if desired != self._applied:
+            self._apply(desired, waker)
+            network.set_routes(self._device.name, routes(desired.bundle))
+            log.info(
+                "generation %d: %s, logging %s, %d peers",
+                self._generation,
+                desired.settings["authz_mode"],
+                "on" if desired.settings["logging_enabled"] else "off",
+                self._peers(),
+            )
+        elif self._now() >= self._next_change:
+            self._revoke(desired)
+        self._remember(0)
+        self._write_status()
+
+    def _patience(self) -> float:
+        return max(0.0, min(POLL_SECONDS, self._next_change - self._now()))
+
+    def _now(self) -> float:
+        return max(time.time(), self._memory.time)
+
+    # The inputs ---------------------------------------------------------------------------------------------
+
+    def _read_settings(self) -> dict[str, Any]:
+        """Return the settings to follow: the file's; while it is invalid, those that run; at start, the defaults."""
+        try:
+            current = settings.load("gateway", self._places.settings)
+            self._settings_problem = None
+        except settings.SettingsError as error:
+            if self._settings_problem != str(error):
+                log.error("settings not applied: %s", error)
+            self._settings_problem = str(error)
+            current = dict(self._applied.settings) if self._applied else settings.defaults("gateway")
+        return current | getattr(self, "_fixed", {})
+
+    def _desired(self, before: Desired) -> Desired:
+        current = self._read_settings()
+        link = bundles.current_link(self._directory)
+        if link is None or link == self._seen_link:
+            return Desired(current, before.bundle, before.release)
+        try:
+            accepted = bundles.read_current(self._directory, self._identity, self._memory.serial, self._now())
+            bundle = read_bundle(accepted)
+        except ReleaseError as error:
+            if self._refusal is None or self._refusal["reason"] != str(error):
+                log.error("release refused: %s", error)
+                self._refusal = {"name": error.name, "reason": str(error), "time": self._now()}
+            return Desired(current, before.bundle, before.release)
+        self._seen_link, self._refusal = link, None
+        self._remember(accepted.release.serial, force=True)
+        return Desired(
+            current,
+            bundle,
+            bundles.summary(accepted),
+        )
+
+    # The steps ----------------------------------------------------------------------------------------------
+
+    def _apply(self, desired: Desired, waker: Waker) -> None:
+        observed = {key: peer.config for key, peer in wireguard.show(self._device.name).peers.items()}
+        change = wireguard.difference(observed, desired.bundle.peers)
+        wireguard.remove_peers(self._device.name, change.remove)
+        wireguard.set_peers(self._device.name, change.shrink)
+        if self._applied is None or desired.judgement() != self._applied.judgement():
+            self._new_generation(desired, waker)
+        wireguard.set_peers(self._device.name, change.grow)
+        self._applied = desired
+        self._keep_flusher(waker)
+
+    def _new_generation(self, desired: Desired, waker: Waker) -> None:
+        number = self._generation + 1
+        tables = desired.bundle.tables(number, desired.enforce, self._memory.time)
+        generation.write(self._places, tables)
+        log_ring = self._ensure_ring(desired) if desired.settings["logging_enabled"] else None
+        if desired.enforce:
+            network.lead_into_tun(self._device_settings(), enforce=True)
+        if self._forwarder is not None:
+            waker.discard(self._forwarder.child.pidfd)
+        try:
+            self._forwarder = replace_forwarder(
+                self._forwarder,
+                self._tun,
+                generation.file(self._places, number),
+                self._counters(),
+                log_ring,
+            )
+        finally:
+            if self._forwarder is not None:
+                waker.add(self._forwarder.child.pidfd)
+        self._generation = number
+        self._load_rules(desired)
+        if not desired.enforce:
+            network.lead_into_tun(self._device_settings(), enforce=False)
+        self._revoke(desired)
+        generation.forget_before(self._places, number)
+
+    def _load_rules(self, desired: Desired, *, bypass: bool = False) -> None:
+        nft.load(ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass))
+
+    def _revoke(self, desired: Desired) -> None:
+        """Cut connections that the policy no longer allows, and note when that may next be due."""
+        self._next_change = FAR_FUTURE
+        if not desired.enforce:
+            return
+        now = self._now()
+        table = PolicyTable(desired.bundle.policy)
+        clients = desired.bundle.clients
+
+        def allowed(source: bytes, destination: bytes, protocol: int, port: int) -> bool:
+            client = clients.get(source)
+            return client is not None and table.decide(client, destination, protocol, port, now).allow
+
+        revoked = conntrack.revoke(allowed)
+        if revoked:
+            log.info("cut %d connections that are no longer allowed", revoked)
+        self._next_change = table.next_change(now)
+
+    def _ensure_ring(self, desired: Desired) -> Path:
+        path = self._places.run / "events.ring"
+        problem = ring.open_or_replace(path, desired.settings["ring_records"])
+        if problem:
+            log.error("event ring set aside: %s", problem)
+        return path
+
+    # The children -------------------------------------------------------------------------------------------
+
+    def _mend_children(self, waker: Waker) -> None:
+        applied = self._applied
+        assert applied is not None
+        if self._forwarder is not None and self._forwarder.child.ended():
+            log.error(
+                "forwarder ended with status %s; starting it again", self._forwarder.child.popen.returncode
+            )
+            self._restarts["forwarder"] += 1
+            waker.discard(self._forwarder.child.pidfd)
+            self._forwarder_backoff.after_death(time.monotonic() - self._forwarder.child.started)
+            self._forwarder.close()
+            self._forwarder = None
+            if not applied.enforce:
+                self._load_rules(applied, bypass=True)  # observe fails open
+        if self._forwarder is None and time.monotonic() >= self._forwarder_backoff.not_before:
+            try:
+                self._new_generation(applied, waker)
+            except ProcessError as error:
+                log.error("%s", error)
+                self._forwarder_backoff.after_death(0)
+        if self._device.lost():
+            log.error("%s is gone; making it again", self._device.name)
+            self._restarts["wireguard"] += 1
+            self._device.ensure()
+            wireguard.set_peers(self._device.name, applied.bundle.peers)
+            self._device.up()
+            network.set_routes(self._device.name, routes(applied.bundle))
+        self._keep_flusher(waker)
+
+    def _keep_flusher(self, waker: Waker) -> None:
+        assert self._applied is not None
+        current = self._applied.settings
+        names = ("log_endpoint", "flush_usage", "flush_interval", "batch_records", "post_timeout")
+        wanted = tuple(current.get(name) for name in names)
+        path = self._places.run / "events.ring"
+        if self._flusher is not None and self._flusher.ended():
+            log.error("flusher ended with status %s", self._flusher.popen.returncode)
+            self._restarts["flusher"] += 1
+            self._flusher_backoff.after_death(time.monotonic() - self._flusher.started)
+            self._stop_flusher(waker)
+        if self._flusher is not None and wanted != self._flusher_settings:
+            self._stop_flusher(waker)
+        if self._flusher is None and current.get("log_endpoint") and path.exists():
+            if time.monotonic() < self._flusher_backoff.not_before:
+                return
+            self._flusher_settings = wanted
+            command = [sys.executable, "-m", "tidegate_agents.events.flusher"]
+            command += ["--ring", str(path), "--generations", str(generation.directory(self._places))]
+            command += ["--gateway", self._identity.host, "--status", str(self._places.run / "flusher.json")]
+            command += ["--parent", str(os.getpid())]
+            for name, value in zip(names, wanted, strict=True):
+                command += [f"--{name.replace('_', '-')}", str(value)]
+            self._flusher = Child(command)
+            waker.add(self._flusher.pidfd)
+
+    def _stop_flusher(self, waker: Waker) -> None:
+        if self._flusher is not None:
+            waker.discard(self._flusher.pidfd)
+            self._flusher.stop()
+            self._flusher.close()
+            self._flusher = None
+
+    # What it says and remembers -----------------------------------------------------------------------------
+
+    def _counters(self) -> Path:
+        return self._places.run / "counters"
+
+    def _device_settings(self) -> dict[str, Any]:
+        return self._fixed
+
+    def _peers(self) -> int:
+        return len(self._applied.bundle.peers) if self._applied else 0
+
+    def _remember(self, serial: int, *, force: bool = False) -> None:
+        later = self._memory.later(serial, time.time())
+        if force or later.time - self._memory.time >= _REMEMBER_SECONDS:
+            self._memory = later
+            host.save_memory(self._places, later)
+
+    def _write_status(self) -> None:
+        assert self._applied is not None
+        current = self._applied.settings
+        status = {
+            "pid": os.getpid(),
+            "kind": "gateway",
+            "host": self._identity.host,
+            "fleet": self._identity.fleet,
+            "interface": self._device.name,
+            "generation": self._generation,
+            "authz_mode": current["authz_mode"],
+            "logging_enabled": current["logging_enabled"],
+            "settings_problem": self._settings_problem,
+            "trouble": self._trouble,
+            "release": self._applied.release,
+            "refusal": self._refusal,
+            "policy": self._applied.bundle.policy is not None,
+            "peers": self._peers(),
+            "forwarder": self._forwarder.child.pid if self._forwarder else None,
+            "flusher": self._flusher.pid if self._flusher else None,
+            "wireguard_go": self._device.userspace.pid if self._device.userspace else None,
+            "restarts": dict(self._restarts),
+        }
+        if status != self._status:
+            host.write_status(self._places, status)
+            self._status = status
