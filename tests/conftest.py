@@ -1,0 +1,54 @@
+"""What every test shares: which tests can run on this machine, and a plain word about those that cannot."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+import sandbox
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sandbox.add_sbin_to_path()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("netns") is not None:
+        reason = sandbox.why_not()
+        if reason is not None:
+            pytest.skip(f"needs network namespaces and WireGuard ({reason})")
+    tools = item.get_closest_marker("needs_tools")
+    if tools is not None:
+        missing = sandbox.missing_tools(*(tools.args or ("wg", "nft", "ip")))
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)} (not installed)")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """List every skipped test by name, below everything but the closing line, and sum up what was missing."""
+    yield
+    skipped = [(report.nodeid, _reason(report)) for report in terminalreporter.stats.get("skipped", [])]
+    if not skipped:
+        return
+    terminalreporter.section("skipped tests, by name")
+    for name, reason in skipped:
+        terminalreporter.write_line(f"SKIPPED {name}: {reason}")
+    for reason, count in Counter(reason for _, reason in skipped).items():
+        terminalreporter.write_line(_summary(reason, count))
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def _summary(reason: str, count: int) -> str:
+    """Put one reason and its number of tests into a sentence: N tests need X and were skipped: Y."""
+    tests, need, were = ("1 test", "needs", "was") if count == 1 else (f"{count} tests", "need", "were")
+    what, _, why = reason.partition(" (")
+    if not what.startswith("needs "):
+        return f"{tests} {were} skipped: {reason}"
+    return f"{tests} {need} {what.removeprefix('needs ')} and {were} skipped: {why.removesuffix(')')}"
