@@ -1,0 +1,68 @@
+"""Every problem of an inventory at once: shape, values, references, addresses, policies. Never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tidegate_compiler.check.addresses import addresses
+from tidegate_compiler.check.policies import comparisons, expired, policies
+from tidegate_compiler.check.read import missing_overlay, read
+from tidegate_compiler.check.references import references
+from tidegate_compiler.check.structure import Unread, structure
+from tidegate_compiler.diagnostics import Diagnostic, has_errors
+from tidegate_compiler.files import KINDS
+from tidegate_compiler.load import Document
+from tidegate_compiler.model import Inventory
+
+__all__ = ["Checked", "check"]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came out: the inventory when it has no error, and every diagnostic in order of place."""
+
+    inventory: Inventory | None
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def check(
+    documents: tuple[Document, ...],
+    earlier: list[Diagnostic],
+    files: Mapping[str, bytes],
+    at: int | None = None,
+) -> Checked:
+    """Judge an inventory. `earlier` are the problems of reading and loading; `at` a Unix second, or None.
+
+    With `at`, what has expired by then is reported too; without it, no clock plays any part.
+    """
+    problems = [*earlier, *missing_overlay(documents, files)]
+    unread: list[Unread] = []
+    for document in documents:
+        found, left = structure(document)
+        problems.extend(found)
+        unread.extend(left)
+    inventory = read(documents, problems)
+    problems.extend(_never_lost(unread, problems))
+    incomplete = _incomplete(earlier)
+    problems.extend(references(inventory, incomplete))
+    problems.extend(addresses(inventory, incomplete))
+    problems.extend(policies(inventory))
+    sound = not has_errors(problems)
+    if sound:
+        problems.extend(comparisons(inventory))
+        problems.extend(expired(inventory, at) if at is not None else ())
+    return Checked(inventory if sound else None, tuple(sorted(set(problems))))
+
+
+def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:
+    """Return the kinds of which something could not be read; every kind, if a whole directory is misplaced."""
+    if any(problem.code == "TG004" and "/" not in problem.where.file for problem in earlier):
+        return frozenset(KINDS)
+    return frozenset(problem.where.file.partition("/")[0] for problem in earlier)
+
+
+def _never_lost(unread: list[Unread], problems: list[Diagnostic]) -> list[Diagnostic]:
+    """Report the values that a schema refuses and no reader did, so that neither check alone decides."""
+    reported = {problem.where for problem in problems}
+    return [Diagnostic(u.where, "TG014", u.message) for u in unread if u.where not in reported]

@@ -1,0 +1,168 @@
+"""Addresses, keys and routes: who owns what, and whether every packet has one way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+
+from tidegate_compiler.diagnostics import Diagnostic, Where, show
+from tidegate_compiler.model import At, Client, Gateway, Inventory, Network
+from tidegate_compiler.networks import Covering, inside, intersect, overlapping_pairs
+
+
+def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
+    """Yield every clash of keys, endpoints, addresses, networks and routes.
+
+    `incomplete` names the kinds of which a file could not be read.
+    """
+    yield from _keys(inventory)
+    yield from _endpoints(inventory)
+    yield from _overlapping_lists(inventory)
+    yield from _client_addresses(inventory)
+    yield from _gateway_networks(inventory)
+    for client in inventory.clients.values():
+        yield from _routes(client, inventory)
+    yield from _resources(inventory, incomplete)
+
+
+def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
+    first: dict[bytes, tuple[str, Where]] = {}
+    owners: list[tuple[str, Client | Gateway]] = [
+        *(("gateway", gateway) for gateway in inventory.gateways.values()),
+        *(("client", client) for client in inventory.clients.values()),
+    ]
+    for kind, owner in owners:
+        if "public_key" in owner.broken:
+            continue
+        key = owner.public_key
+        # X25519 ignores the top bit (RFC 7748, section 5): two spellings of one key are one identity.
+        point = key.value[:-1] + bytes([key.value[-1] & 0x7F])
+        if point in first:
+            other, where = first[point]
+            message = f"{kind} {show(owner.name)} has the key of {other} ({where}); every host makes its own"
+            yield Diagnostic(key.where, "TG021", message)
+        else:
+            first[point] = (f"{kind} {show(owner.name)}", key.where)
+
+
+def _endpoints(inventory: Inventory) -> Iterator[Diagnostic]:
+    first: dict[str, Gateway] = {}
+    for gateway in inventory.gateways.values():
+        if gateway.endpoint is None:
+            continue
+        other = first.setdefault(gateway.endpoint.value.text, gateway)
+        if other is not gateway:
+            message = f"endpoint {gateway.endpoint.value.text} is that of gateway {show(other.name)} ({other.where})"
+            yield Diagnostic(gateway.endpoint.where, "TG028", message)
+
+
+def _overlapping_lists(inventory: Inventory) -> Iterator[Diagnostic]:
+    lists = [inventory.overlay.prefixes, *(gateway.networks for gateway in inventory.gateways.values())]
+    for prefixes in lists:
+        for earlier, later in overlapping_pairs([prefix.value for prefix in prefixes]):
+            message = (
+                f"{prefixes[later].value} and {prefixes[earlier].value} of the same list overlap; "
+                "keep the wider one"
+            )
+            yield Diagnostic(prefixes[later].where, "TG049", message)
+
+
+def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
+    prefixes = inventory.overlay.prefixes
+    overlay = Covering(prefix.value for prefix in prefixes)
+    first: dict[Network, Client] = {}
+    for client in inventory.clients.values():
+        for address in client.addresses:
+            if prefixes and next(overlay.of(address.value), None) is None:
+                message = (
+                    f"{address.value} of {show(client.name)} is outside the overlay "
+                    f"({', '.join(str(prefix.value) for prefix in prefixes)})"
+                )
+                yield Diagnostic(address.where, "TG040", message)
+            other = first.get(address.value)
+            if other is not None:
+                message = f"{address.value} of {show(client.name)} is also that of {show(other.name)} ({other.where})"
+                yield Diagnostic(address.where, "TG041", message)
+            else:
+                first[address.value] = client
+
+
+def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
+    for gateway in inventory.gateways.values():
+        for network in gateway.networks:
+            for prefix in inventory.overlay.prefixes:
+                if intersect(network.value, prefix.value) is not None:
+                    message = (
+                        f"{network.value} of {show(gateway.name)} overlaps the overlay {prefix.value}; "
+                        "the overlay is the clients' alone"
+                    )
+                    yield Diagnostic(network.where, "TG042", message)
+
+
+def _routes(client: Client, inventory: Inventory) -> Iterator[Diagnostic]:
+    known = [(at, inventory.gateways[at.value]) for at in client.gateways if at.value in inventory.gateways]
+    for position, (at, gateway) in enumerate(known):
+        for _, earlier in known[:position]:
+            shared = gateway.network_set & earlier.network_set
+            if shared and gateway.network_set != earlier.network_set:
+                message = (
+                    f"{show(gateway.name)} and {show(earlier.name)} both have {min(shared, key=str)}, and other "
+                    "networks differ; WireGuard gives a prefix to one peer: make the lists equal or disjoint"
+                )
+                yield Diagnostic(at.where, "TG045", message)
+        if gateway.networks and not client.broken and not gateway.broken:
+            families = {network.value.version for network in gateway.networks}
+            if not families & client.families:
+                message = (
+                    f"{show(client.name)} has {_versions(client.families)} addresses only, and the networks of "
+                    f"{show(gateway.name)} are {_versions(families)} only"
+                )
+                yield Diagnostic(at.where, "TG046", message)
+        yield from _endpoint_in_tunnel(client, at, gateway, [other for _, other in known])
+
+
+def _endpoint_in_tunnel(
+    client: Client, at: At[str], gateway: Gateway, others: list[Gateway]
+) -> Iterator[Diagnostic]:
+    if gateway.endpoint is None:
+        return
+    endpoint = gateway.endpoint.value.address
+    for other in others:
+        for network in other.networks:
+            if inside(endpoint, network.value):
+                message = (
+                    f"the endpoint {endpoint} of {show(gateway.name)} is inside {network.value}, which "
+                    f"{show(client.name)} routes into the tunnel of {show(other.name)}: it would never be reached"
+                )
+                yield Diagnostic(at.where, "TG043", message)
+                return
+
+
+def _versions(families: Iterable[int]) -> str:
+    return " and ".join(f"IPv{family}" for family in sorted(families)) or "no"
+
+
+def _resources(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
+    networks = [network.value for gateway in inventory.gateways.values() for network in gateway.networks]
+    broken = any("networks" in gateway.broken for gateway in inventory.gateways.values())
+    complete = not broken and "gateways" not in incomplete
+    for resource in inventory.resources.values():
+        for address in resource.addresses:
+            if complete and not any(intersect(address.value, network) for network in networks):
+                message = (
+                    f"{address.value} of {show(resource.name)} is behind no gateway; "
+                    "correct it, or add it to one's networks"
+                )
+                yield Diagnostic(address.where, "TG047", message)
+            yield from contains_gateway(address, f"resource {show(resource.name)}", inventory)
+
+
+def contains_gateway(address: At[Network], owner: str, inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield a problem when a destination holds a gateway's own address, which no policy can judge."""
+    for gateway in inventory.gateways.values():
+        if gateway.endpoint is not None and inside(gateway.endpoint.value.address, address.value):
+            message = (
+                f"{address.value} of {owner} contains {gateway.endpoint.value.address}, the own address of gateway "
+                f"{show(gateway.name)}; access to a gateway itself is no matter of policy: leave it out"
+            )
+            yield Diagnostic(address.where, "TG048", message)
+            return

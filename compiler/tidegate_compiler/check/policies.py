@@ -1,0 +1,141 @@
+"""Policies: ports, time windows, and rules that say nothing.
+
+The findings that need whole grants (never matches, shadowed, redundant) come only once nothing else is wrong:
+on a broken inventory they would blame the policy for a fault that lies elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidegate_compiler.check.addresses import contains_gateway
+from tidegate_compiler.diagnostics import Diagnostic, show
+from tidegate_compiler.grants import Grant, both_ports, grants
+from tidegate_compiler.model import At, Inventory, Policy, To
+from tidegate_compiler.networks import intersect
+from tidegate_compiler.times import Window, format_instant
+
+
+def policies(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield the problems of single policies and memberships."""
+    for group in inventory.groups.values():
+        for member, end in group.expires.items():
+            if group.window(member).is_empty:
+                yield _empty_window(end, f"the membership of {show(member)} in {show(group.name)}")
+    for policy in inventory.policies.values():
+        if policy.expires is not None:
+            if policy.window.is_empty:
+                yield _empty_window(policy.expires, show(policy.name))
+            if policy.action == "deny":
+                message = (
+                    f"{show(policy.name)} denies only until {format_instant(policy.expires.value)}: "
+                    "what it denies is then allowed again, if anything allows it"
+                )
+                yield Diagnostic(policy.expires.where, "TG053", message)
+        for to in policy.destinations:
+            yield from _ports(policy, to, inventory)
+            if to.value.prefix is not None:
+                yield from contains_gateway(
+                    At(to.value.prefix, to.where), f"policy {show(policy.name)}", inventory
+                )
+
+
+def _empty_window(end: At[int], subject: str) -> Diagnostic:
+    return Diagnostic(
+        end.where, "TG052", f"{subject} ends before it begins; not_before must lie before expires"
+    )
+
+
+def _ports(policy: Policy, to: At[To], inventory: Inventory) -> Iterator[Diagnostic]:
+    resource = inventory.resources.get(to.value.resource) if to.value.resource else None
+    if to.value.prefix is None and resource is None:
+        return
+    if "ports" in policy.broken or (resource is not None and resource.broken):
+        return
+    of_policy = None if policy.ports is None else [port.value for port in policy.ports]
+    of_resource = (
+        None if resource is None or resource.ports is None else [port.value for port in resource.ports]
+    )
+    owner = f"resource {show(resource.name)}" if resource else f"prefix {to.value.prefix}"
+    if of_policy is None and of_resource is None:
+        message = f"neither {show(policy.name)} nor {owner} says ports; add 'ports' (any is a port, too)"
+        yield Diagnostic(to.where, "TG050", message)
+        return
+    families = {address.value.version for address in resource.addresses} if resource else set()
+    if families and not any(both_ports(of_policy, of_resource, family) for family in families):
+        message = f"{show(policy.name)} ({_said(of_policy)}) and {owner} ({_said(of_resource)}) have no port in common"
+        yield Diagnostic(to.where, "TG051", message)
+
+
+def _said(ports: list[str] | None) -> str:
+    return ", ".join(ports or ())[:80]
+
+
+def comparisons(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield the policies that say nothing: they match no packet, or others already say it all."""
+    effective = []
+    for grant in grants(inventory):
+        if _reaches(grant, inventory):
+            effective.append(grant)
+        else:
+            message = (
+                f"{show(grant.policy)} can never match: no client it names reaches, through a gateway, "
+                "an address of the same family it names, at a time it counts"
+            )
+            yield Diagnostic(inventory.policies[grant.policy].where, "TG054", message)
+    for grant in effective:
+        yield from _overruled(grant, effective, inventory)
+
+
+def _overruled(grant: Grant, others: list[Grant], inventory: Inventory) -> Iterator[Diagnostic]:
+    for other in others:
+        if other is grant or not other.covers(grant):
+            continue
+        same = grant.covers(other)
+        where = inventory.policies[other.policy].where
+        mine = inventory.policies[grant.policy].where
+        if other.action == "deny" and grant.action == "allow":
+            message = f"{show(grant.policy)} allows nothing: {show(other.policy)} ({where}) denies all of it"
+            yield Diagnostic(mine, "TG055", message)
+            return
+        if other.action == grant.action and (not same or other.policy < grant.policy):
+            message = f"{show(grant.policy)} is redundant: {show(other.policy)} ({where}) says all of it"
+            yield Diagnostic(mine, "TG056", message)
+            return
+
+
+def _reaches(grant: Grant, inventory: Inventory) -> bool:
+    """Tell whether some client of the grant routes some destination of it, in a family it has."""
+    useful: dict[tuple[tuple[str, ...], frozenset[int]], bool] = {}
+    for name in grant.clients:
+        client = inventory.clients[name]
+        key = (tuple(gateway.value for gateway in client.gateways), client.families)
+        if key not in useful:
+            useful[key] = any(
+                prefix.version in client.families and intersect(prefix, network.value) is not None
+                for gateway in client.gateways
+                for network in inventory.gateways[gateway.value].networks
+                for prefix in grant.destinations
+            )
+        if useful[key]:
+            return True
+    return False
+
+
+def expired(inventory: Inventory, at: int) -> Iterator[Diagnostic]:
+    """Yield the policies and memberships that are over at a moment, Unix seconds."""
+    for group in inventory.groups.values():
+        for member, end in group.expires.items():
+            if _over(group.window(member), at):
+                subject = f"the membership of {show(member)} in {show(group.name)}"
+                yield Diagnostic(
+                    end.where, "TG057", f"{subject} expired at {format_instant(end.value)}; remove it"
+                )
+    for policy in inventory.policies.values():
+        if policy.expires is not None and _over(policy.window, at):
+            message = f"{show(policy.name)} expired at {format_instant(policy.expires.value)}; remove it"
+            yield Diagnostic(policy.expires.where, "TG057", message)
+
+
+def _over(window: Window, at: int) -> bool:
+    return window.expires is not None and window.expires <= at

@@ -1,0 +1,238 @@
+"""Documents to model: every field through its reader, every failure a diagnostic, names unique.
+
+Reading goes on after a failure. A list loses the entries that could not be read; a single value becomes
+neutral; the object remembers both in `broken`, so that later checks do not blame what is merely missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from tidegate_compiler import fields
+from tidegate_compiler.diagnostics import Diagnostic, Where, show
+from tidegate_compiler.files import KINDS, OVERLAY_FILE
+from tidegate_compiler.load import Document
+from tidegate_compiler.model import (
+    AccessTest,
+    At,
+    Client,
+    Gateway,
+    Group,
+    Inventory,
+    Overlay,
+    Policy,
+    Resource,
+)
+from tidegate_compiler.yamltree import Member, Node
+
+T = TypeVar("T")
+DEFAULT_FLEET = "default"
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object's fields while they are read; `problems` is the run's list, `broken` this object's."""
+
+    file: str
+    where: Where
+    members: Mapping[str, Member]
+    problems: list[Diagnostic]
+    broken: set[str] = field(default_factory=set)
+
+    def one(self, name: str, reader: Callable[[str], T]) -> At[T] | None:
+        """Read a single value; None when it is absent or broken."""
+        member = self.members.get(name)
+        if member is None:
+            return None
+        found = self._value(name, member.node, reader)
+        if found is None:
+            self.broken.add(name)
+        return found
+
+    def required(self, name: str, reader: Callable[[str], T], neutral: T) -> At[T]:
+        """Read a single value that must be there; the neutral value when it is absent or broken."""
+        found = self.one(name, reader)
+        if found is None:
+            self.broken.add(name)
+        return found or At(neutral, self.where)
+
+    def many(self, name: str, reader: Callable[[str], T]) -> tuple[At[T], ...]:
+        """Read a list; entries that are broken are left out."""
+        member = self.members.get(name)
+        if member is None or not isinstance(member.node.value, list) or not member.node.value:
+            self.broken.add(name)
+            return ()
+        found = []
+        seen = set()
+        for node in member.node.value:
+            entry = self._value(name, node, reader)
+            if entry is None:
+                self.broken.add(name)
+            elif node.value not in seen:  # written twice: the schema has said so
+                found.append(entry)
+                seen.add(node.value)
+        return tuple(found)
+
+    def mapping(self, name: str, reader: Callable[[str], T]) -> dict[str, At[T]]:
+        """Read a mapping from member to value; `where` of each is its key's place."""
+        member = self.members.get(name)
+        if member is None or not isinstance(member.node.value, dict):
+            return {}
+        found = {}
+        for key, entry in member.node.value.items():
+            value = self._value(f"{name} of {key}", entry.node, reader)
+            if value is None:
+                self.broken.add(name)
+            else:
+                found[key] = At(value.value, Where(self.file, entry.line, entry.column))
+        return found
+
+    def _value(self, name: str, node: Node, reader: Callable[[str], T]) -> At[T] | None:
+        if not isinstance(node.value, str):
+            return None  # of another type: the schema has said so
+        where = Where(self.file, node.line, node.column)
+        try:
+            return At(reader(node.value), where)
+        except fields.FieldError as error:
+            label = name if name.isascii() and name.isprintable() else show(name)
+            self.problems.append(Diagnostic(where, error.code, f"{label} {show(node.value)}: {error}"))
+            return None
+
+
+def read(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Inventory:
+    """Return the model, complete or not; what could not be read is appended to `problems`."""
+    by_kind: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS if kind != "tests"}
+    for document in documents:
+        if document.kind not in by_kind:
+            continue
+        for name, item in _objects(document, problems):
+            first = by_kind[document.kind].get(name)
+            if first is not None:
+                message = f"{show(name)} is already in {first.where}; names are unique within {document.kind}"
+                problems.append(Diagnostic(item.where, "TG018", message))
+                _READERS[document.kind](name, item)  # for the problems inside it
+                continue
+            by_kind[document.kind][name] = _READERS[document.kind](name, item)
+    return Inventory(
+        overlay=_overlay(documents, problems),
+        **{kind: dict(sorted(found.items())) for kind, found in by_kind.items()},
+        tests=tuple(_tests(documents, problems)),
+        has_policy=any(document.kind == "policies" for document in documents),
+    )
+
+
+def _objects(document: Document, problems: list[Diagnostic]) -> Iterator[tuple[str, _Object]]:
+    if isinstance(document.root.value, dict):
+        for name, member in document.root.value.items():
+            where = Where(document.file, member.line, member.column)
+            members = member.node.value if isinstance(member.node.value, dict) else {}
+            yield name, _Object(document.file, where, members, problems)
+
+
+def _overlay(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Overlay:
+    document = next((d for d in documents if d.kind == "overlay"), None)
+    for name, item in _objects(document, problems) if document else ():
+        if name == "overlay":
+            fleet = item.one("fleet", fields.name)
+            return Overlay(fleet.value if fleet else DEFAULT_FLEET, item.many("prefixes", fields.network))
+    return Overlay(DEFAULT_FLEET, ())
+
+
+def _gateway(name: str, item: _Object) -> Gateway:
+    return Gateway(
+        name,
+        item.where,
+        item.required("public_key", fields.public_key, b""),
+        item.one("endpoint", fields.endpoint),
+        item.many("networks", fields.network),
+        frozenset(item.broken),
+    )
+
+
+def _client(name: str, item: _Object) -> Client:
+    return Client(
+        name,
+        item.where,
+        item.required("public_key", fields.public_key, b""),
+        item.many("addresses", fields.host),
+        item.many("gateways", fields.name),
+        frozenset(item.broken),
+    )
+
+
+def _group(name: str, item: _Object) -> Group:
+    return Group(
+        name,
+        item.where,
+        item.many("members", fields.member),
+        item.mapping("not_before", fields.instant),
+        item.mapping("expires", fields.instant),
+        frozenset(item.broken),
+    )
+
+
+def _resource(name: str, item: _Object) -> Resource:
+    return Resource(
+        name,
+        item.where,
+        item.many("addresses", fields.network),
+        item.many("ports", fields.ports) if "ports" in item.members else None,
+        frozenset(item.broken),
+    )
+
+
+def _policy(name: str, item: _Object) -> Policy:
+    return Policy(
+        name,
+        item.where,
+        item.required("action", _action, "allow").value,
+        item.many("from", fields.source),
+        item.many("to", fields.destination),
+        item.many("ports", fields.ports) if "ports" in item.members else None,
+        item.one("not_before", fields.instant),
+        item.one("expires", fields.instant),
+        frozenset(item.broken),
+    )
+
+
+def _action(text: str) -> str:
+    return text if text == "deny" else "allow"  # the schema has refused anything else
+
+
+_READERS: Mapping[str, Callable[[str, _Object], Any]] = {
+    "gateways": _gateway,
+    "clients": _client,
+    "groups": _group,
+    "resources": _resource,
+    "policies": _policy,
+}
+
+
+def _tests(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Iterator[AccessTest]:
+    for document in documents:
+        if document.kind != "tests" or not isinstance(document.root.value, list):
+            continue
+        for node in document.root.value:
+            if not isinstance(node.value, dict):
+                continue
+            where = Where(document.file, node.line, node.column)
+            item = _Object(document.file, where, node.value, problems)
+            source = item.one("from", fields.test_source)
+            address = item.one("to", fields.address)
+            port = item.one("port", fields.one_port)
+            expect = item.one("expect", _action)
+            at = item.one("at", fields.instant)
+            if source and address and port and expect and not item.broken:
+                yield AccessTest(
+                    where, source, address.value, port.value, expect.value, at.value if at else None
+                )
+
+
+def missing_overlay(documents: tuple[Document, ...], files: Mapping[str, bytes]) -> list[Diagnostic]:
+    """Return the problem of an inventory without overlay.yaml; one that cannot be parsed is not missing."""
+    if OVERLAY_FILE in files or any(document.kind == "overlay" for document in documents):
+        return []
+    message = "there is no overlay.yaml; write 'overlay: {prefixes: [10.64.0.0/16]}' into it"
+    return [Diagnostic(Where(OVERLAY_FILE), "TG010", message)]

@@ -1,0 +1,66 @@
+"""References: every name that is used exists, and memberships are of members."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+from tidegate_compiler.diagnostics import Diagnostic, did_you_mean, show
+from tidegate_compiler.model import ALL_CLIENTS, At, From, Group, Inventory
+
+
+def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
+    """Yield every reference that leads nowhere.
+
+    `incomplete` names the kinds of which a file could not be read: what is missing there may be in that file.
+    """
+    for reference, kind in _references(inventory):
+        if kind in incomplete:
+            continue
+        known: Mapping[str, Any] = getattr(inventory, kind)
+        if reference.value in known:
+            continue
+        if kind == "clients" and reference.value in inventory.groups:
+            message = (
+                f"{show(reference.value)} is a group, not a client; groups do not nest: list its clients, "
+                "or write group:NAME in the policy"
+            )
+            yield Diagnostic(reference.where, "TG034", message)
+            continue
+        hint = did_you_mean(reference.value, known) or "; add it or correct the name"
+        message = f"there is no {show(reference.value)} in {kind}{hint}"
+        yield Diagnostic(reference.where, "TG030", message)
+    for group in inventory.groups.values():
+        yield from _memberships(group)
+
+
+def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
+    for client in inventory.clients.values():
+        for gateway in client.gateways:
+            yield gateway, "gateways"
+    for group in inventory.groups.values():
+        for member in group.members:
+            yield member, "clients"
+    for policy in inventory.policies.values():
+        for source in policy.sources:
+            yield from _source(source)
+        for to in policy.destinations:
+            if to.value.resource:
+                yield At(to.value.resource, to.where), "resources"
+    for test in inventory.tests:
+        yield from _source(test.source)
+
+
+def _memberships(group: Group) -> Iterator[Diagnostic]:
+    members = {member.value for member in group.members}
+    for field, times in (("not_before", group.not_before), ("expires", group.expires)):
+        for member, time in times.items():
+            if member not in members and "members" not in group.broken:
+                hint = did_you_mean(member, members) or "; add the member or remove the time"
+                message = f"{field} of {show(member)}, who is no member of {show(group.name)}{hint}"
+                yield Diagnostic(time.where, "TG033", message)
+
+
+def _source(source: At[From]) -> Iterator[tuple[At[str], str]]:
+    if source.value.kind != ALL_CLIENTS:
+        yield At(source.value.name, source.where), "groups" if source.value.kind == "group" else "clients"

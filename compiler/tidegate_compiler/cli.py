@@ -1,0 +1,269 @@
+"""The compiler's commands: parse arguments, call the pipeline, print once, return the exit status."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold
+from tidegate_compiler import publish as publishing
+from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
+from tidegate_compiler.judge import court, judge, packet
+from tidegate_schema import release
+from tidegate_schema.cli import Failure
+
+OK, PROBLEMS, DENIED = 0, 1, 3
+_FOLDER = click.Path(path_type=Path)
+_KEY_MAX_BYTES = 1 << 16
+_DAY = 86400
+
+
+def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """Read a point in time: a date, a UTC time, or "now"."""
+    if value is None or value == "now":
+        return None if value is None else int(time.time())
+    try:
+        return fields.instant(value)
+    except fields.FieldError as error:
+        raise click.BadParameter(f"{show(value)}: {error}") from None
+
+
+def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
+    """Read a length of time, 30d, 12h or 90m, in seconds."""
+    match = re.fullmatch(r"([0-9]{1,5})([dhm])", value)
+    seconds = int(match[1]) * {"d": _DAY, "h": 3600, "m": 60}[match[2]] if match else 0
+    if not 0 < seconds <= 3650 * _DAY:
+        raise click.BadParameter(f"{show(value)}: write for instance 30d, 12h or 90m, at most 3650d")
+    return seconds
+
+
+_at = click.option("--at", callback=_instant, metavar="TIME", help="2027-06-30, 2027-06-30T18:00Z or now.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command(epilog="Example: tidegate init inventory && tidegate validate inventory")
+@click.argument("directory", metavar="DIR", type=_FOLDER)
+def init(directory: Path) -> int:
+    """Scaffold a small inventory in DIR: valid, tested, commented, with CODEOWNERS and a CI workflow."""
+    try:
+        written = scaffold.write(directory)
+    except scaffold.ScaffoldError as error:
+        raise Failure(str(error)) from None
+    _print(f"{directory / path}" for path in written)
+    return OK
+
+
+@click.command(epilog="Examples: tidegate validate inventory · tidegate validate inventory --strict --at now")
+@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--strict", is_flag=True, help="Let warnings fail, too.")
+@_at
+def validate(inventory: Path, form: str, strict: bool, at: int | None) -> int:
+    """Report every problem of an inventory, with its place, code, and how to mend it.
+
+    With --at, policies and memberships that have expired by then are reported too.
+    """
+    diagnostics = pipeline.validate(inventory, at).diagnostics
+    if form == "json":
+        _print([report.to_json(report.diagnostics_document(diagnostics))])
+    else:
+        _print([*report.diagnostic_lines(diagnostics, str(inventory)), report.counts(diagnostics)])
+    return PROBLEMS if has_errors(diagnostics, strict) else OK
+
+
+@click.command("compile", epilog="Example: tidegate compile inventory --out bundles")
+@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.option(
+    "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
+)
+@_json
+def compile_(inventory: Path, out: Path, as_json: bool) -> int:
+    """Turn an inventory into one bundle per host, all or nothing; files that are right stay untouched."""
+    compiled = _compiled(inventory)
+    try:
+        written = pipeline.write(compiled, out)
+    except output.OutputError as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        _print([report.to_json({"format": 1, "changed": written.changed, "removed": written.removed})])
+    else:
+        hosts = len(compiled.fleet.clients) + len(compiled.fleet.gateways)
+        _print(
+            [
+                f"{hosts} hosts; {len(written.changed)} files written, {len(written.removed)} removed, "
+                f"{written.unchanged} unchanged"
+            ]
+        )
+    return OK
+
+
+@click.command(epilog="Example: tidegate test inventory --junit report.xml")
+@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.option("--junit", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@_at
+@_json
+def test(inventory: Path, junit: Path | None, at: int | None, as_json: bool) -> int:
+    """Run the inventory's access tests, and name the policies that no test touches.
+
+    A test without `at` is about --at, by default now.
+    """
+    compiled = _compiled(inventory)
+    now = int(time.time()) if at is None else at
+    outcome = accesstests.run(compiled.inventory, court(compiled.fleet), now)
+    if junit is not None:
+        junit.write_bytes(accesstests.junit(outcome))
+    if as_json:
+        _print([report.to_json(report.test_document(outcome))])
+    else:
+        _print(report.test_lines(outcome, str(inventory)))
+    return PROBLEMS if outcome.failures else OK
+
+
+@click.command(
+    epilog="Examples: tidegate explain inventory alice-laptop 10.20.0.80 tcp/8080 · "
+    "tidegate explain inventory alice-laptop fd20::80 icmp --at 2027-01-31"
+)
+@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.argument("client")
+@click.argument("destination", metavar="DEST")
+@click.argument("port", metavar="PROTO/PORT")
+@_at
+@_json
+def explain(inventory: Path, client: str, destination: str, port: str, at: int | None, as_json: bool) -> int:
+    """Say whether a client's packet is allowed, which policy decides, and which way it takes.
+
+    Exit status: 0 allowed, 3 denied, 1 the question has no answer.
+    """
+    compiled = _compiled(inventory)
+    try:
+        address = fields.address(destination)
+        fields.one_port(port)
+    except fields.FieldError as error:
+        wrong = port if error.code == "TG026" else destination
+        raise Failure(f"{show(wrong)}: {error}") from None
+    over = court(compiled.fleet)
+    if client not in over.clients:
+        raise Failure(f"there is no client {show(client)}{did_you_mean(client, over.clients)}")
+    asked = packet(client, address, port, int(time.time()) if at is None else at)
+    judgement = judge(over, asked)
+    told = report.explanation(
+        asked, port, judgement, over.clients[client], compiled.inventory, str(inventory)
+    )
+    _print([report.to_json(told)] if as_json else report.explanation_lines(told))
+    return OK if judgement.allow else DENIED
+
+
+@click.command(
+    epilog="Example: tidegate publish bundles --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
+)
+@click.argument("out", metavar="OUT", type=_FOLDER)
+@click.option(
+    "--to", "target", metavar="TARGET", type=_FOLDER, required=True, help="A directory, local or mounted."
+)
+@click.option("--key", metavar="KEY", type=_FOLDER, required=True, help="The private signing key.")
+@click.option(
+    "--valid-for", type=_Duration(), default="30d", show_default=True, help="How long hosts may apply it."
+)
+@click.option(
+    "--source", metavar="REV", default=None, help="The commit it comes from; default: the inventory's digest."
+)
+@_json
+def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | None, as_json: bool) -> int:
+    """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone."""
+    if source is not None and not re.fullmatch(r"[ -~]{1,200}", source):
+        raise Failure("--source is 1 to 200 printable ASCII characters")
+    try:
+        signer = release.load_signer(_read_key(key))
+    except ValueError as error:
+        raise Failure(f"{key}: {error}") from None
+    try:
+        compiled = output.read(out)
+        found = publishing.publish(
+            compiled, target, signer, int(time.time()), valid_for, source or compiled.inventory
+        )
+        rows = list(found)
+    except (output.OutputError, publishing.PublishError) as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        _print([report.to_json(report.rows_document(rows))])
+    else:
+        _table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+    return OK
+
+
+@click.group()
+def keys() -> None:
+    """Make signing keys: whoever holds the private one can change every host that trusts the public one."""
+
+
+@keys.command("init", epilog="Example: tidegate keys init keys")
+@click.argument("directory", metavar="DIR", type=_FOLDER)
+@_json
+def keys_init(directory: Path, as_json: bool) -> int:
+    """Make an ed25519 signing key: DIR/signing.key (0600) and DIR/signing.pub. Never overwrites."""
+    private_path, public_path = directory / "signing.key", directory / "signing.pub"
+    for path in (private_path, public_path):
+        if path.exists() or path.is_symlink():
+            raise Failure(f"{path}: exists already; a signing key is never overwritten")
+    directory.mkdir(parents=True, exist_ok=True)
+    private, public = release.generate_key()
+    _write_new(private_path, private, 0o600)
+    _write_new(public_path, public, 0o644)
+    if as_json:
+        _print([report.to_json({"private": str(private_path), "public": str(public_path)})])
+    else:
+        _print(
+            [
+                f"private key {private_path}: keep it where publish runs, and nowhere else",
+                f"public key {public_path}: hosts trust it with 'tidegate client init' and 'tidegate gateway init'",
+            ]
+        )
+    return OK
+
+
+def _compiled(inventory: Path) -> pipeline.Compiled:
+    """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
+    result = pipeline.compile_inventory(inventory)
+    _print(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
+    if isinstance(result, pipeline.Compiled):
+        return result
+    raise Failure(f"{inventory}: {report.counts(result.diagnostics)}")
+
+
+def _print(lines: Iterable[str], err: bool = False) -> None:
+    text = "\n".join(lines)
+    if text:
+        # A path's undecodable bytes are told escaped; printing never fails on them.
+        click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"), err=err)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not sys.stdout.isatty():
+        _print("\t".join(row) for row in (titles, *rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _read_key(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_KEY_MAX_BYTES)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

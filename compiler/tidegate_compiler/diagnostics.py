@@ -1,0 +1,79 @@
+"""A diagnostic: a coded problem at a place in a file, told in one line that is safe to print anywhere.
+
+What the inventory's author wrote is hostile until shown: `show` escapes everything outside printable ASCII
+and cuts long values, so that no escape sequence, bidi control or lookalike letter reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate_compiler.codes import CODES, ERROR
+
+LONGEST_SHOWN = 60
+
+
+@dataclass(frozen=True, order=True)
+class Where:
+    """A place in the inventory: path relative to it with '/' between, line and column from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        """Return `file:line:column`, printable."""
+        return f"{show_path(self.file)}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, order=True)
+class Diagnostic:
+    """One problem; sorts by place. `message` is one line and says how to mend it."""
+
+    where: Where
+    code: str
+    message: str
+
+    @property
+    def severity(self) -> str:
+        """Return "error" or "warning"."""
+        return CODES[self.code].severity
+
+    @property
+    def is_error(self) -> bool:
+        """Tell whether it stops a compile."""
+        return self.severity == ERROR
+
+
+def has_errors(diagnostics: Iterable[Diagnostic], strict: bool = False) -> bool:
+    """Tell whether any of them fails the run; in strict mode warnings do too."""
+    return any(strict or diagnostic.is_error for diagnostic in diagnostics)
+
+
+def show(value: Any) -> str:
+    """Return a value as quoted, printable ASCII of bounded length."""
+    if isinstance(value, str):
+        return ascii(value) if len(value) <= LONGEST_SHOWN else ascii(value[:LONGEST_SHOWN]) + "..."
+    if value is None or isinstance(value, bool | int | float):
+        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
+    return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def show_path(path: str) -> str:
+    """Return a file's path printable: letters of any script stay, controls and undecodable bytes do not."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest known word, or nothing."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word[:LONGEST_SHOWN], names, n=1, cutoff=0.6) or [
+        name for name in names if len(word) > 1 and name.startswith(word)
+    ]
+    return f"; did you mean {show(close[0])}?" if close else ""

@@ -1,0 +1,64 @@
+"""Bytes to documents: text checked, YAML parsed, every position kept. First step after reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tidegate_compiler.diagnostics import Diagnostic, Where
+from tidegate_compiler.files import OVERLAY_FILE
+from tidegate_compiler.yamltree import Node, parse
+
+# Controls but tab, newline and carriage return; the line breaks only some YAML versions know; bidi controls
+# (https://trojansource.codes/), because a reviewer must see what the compiler reads; byte order mark.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
+    "|\r(?!\n)"
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One file of the inventory: its kind ("overlay" or a directory's name), path and content."""
+
+    kind: str
+    file: str
+    root: Node
+
+
+def load(files: Mapping[str, bytes]) -> tuple[tuple[Document, ...], list[Diagnostic]]:
+    """Parse every file; the documents in order of their paths, and every problem. Never raises."""
+    documents: list[Document] = []
+    problems: list[Diagnostic] = []
+    for file, data in sorted(files.items()):
+        text = _text(file, data, problems)
+        if text is None:
+            continue
+        root, flaws = parse(text)
+        problems.extend(Diagnostic(Where(file, f.line, f.column), f.code, f.message) for f in flaws)
+        kind = "overlay" if file == OVERLAY_FILE else file.partition("/")[0]
+        if root is None and not flaws:  # empty, or nothing but comments
+            root = Node([] if kind == "tests" else {}, 1, 1)
+        if root is not None:
+            documents.append(Document(kind, file, root))
+    return tuple(documents), problems
+
+
+def _text(file: str, data: bytes, problems: list[Diagnostic]) -> str | None:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        problems.append(Diagnostic(Where(file, line, column), "TG003", message))
+        return None
+    hidden = _HIDDEN.search(text)
+    if hidden is None:
+        return text
+    start = hidden.start()
+    where = Where(file, text.count("\n", 0, start) + 1, start - (text.rfind("\n", 0, start) + 1) + 1)
+    message = f"a hidden character (U+{ord(text[start]):04X}); remove it"
+    problems.append(Diagnostic(where, "TG003", message))
+    return None

@@ -1,0 +1,173 @@
+"""The inventory as values: what `check` makes from documents and every later step reads.
+
+Each object remembers where it stands. An object made while `check` still looks for problems may be broken:
+then `broken` names the fields that could not be read and hold a neutral value. `check` hands on only
+inventories in which nothing is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Generic, TypeVar
+
+from tidegate_compiler.diagnostics import Where
+from tidegate_compiler.times import Window
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
+T = TypeVar("T")
+
+ALL_CLIENTS = "all-clients"
+
+
+@dataclass(frozen=True)
+class At(Generic[T]):
+    """A value and where it stands."""
+
+    value: T
+    where: Where
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where clients reach a gateway; `text` is the canonical written form."""
+
+    address: Address
+    text: str
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The fleet's name and the address space of its clients."""
+
+    fleet: str
+    prefixes: tuple[At[Network], ...]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A WireGuard server and the networks behind it."""
+
+    name: str
+    where: Where
+    public_key: At[bytes]
+    endpoint: At[Endpoint] | None
+    networks: tuple[At[Network], ...]
+    broken: frozenset[str] = frozenset()
+
+    @property
+    def network_set(self) -> frozenset[Network]:
+        """Return the networks; gateways with equal sets are failover alternatives."""
+        return frozenset(network.value for network in self.networks)
+
+
+@dataclass(frozen=True)
+class Client:
+    """A host with a WireGuard client; `gateways` is in order of preference."""
+
+    name: str
+    where: Where
+    public_key: At[bytes]
+    addresses: tuple[At[Network], ...]
+    gateways: tuple[At[str], ...]
+    broken: frozenset[str] = frozenset()
+
+    @property
+    def families(self) -> frozenset[int]:
+        """Return the IP versions it has an address of."""
+        return frozenset(address.value.version for address in self.addresses)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of clients, each with the window of its membership."""
+
+    name: str
+    where: Where
+    members: tuple[At[str], ...]
+    not_before: Mapping[str, At[int]]
+    expires: Mapping[str, At[int]]
+    broken: frozenset[str] = frozenset()
+
+    def window(self, member: str) -> Window:
+        """Return when the member is one."""
+        begin, end = self.not_before.get(member), self.expires.get(member)
+        return Window(begin.value if begin else None, end.value if end else None)
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Something that clients reach; `ports` None means that policies say the ports."""
+
+    name: str
+    where: Where
+    addresses: tuple[At[Network], ...]
+    ports: tuple[At[str], ...] | None
+    broken: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class From:
+    """A selector of clients: kind "client", "group" or ALL_CLIENTS."""
+
+    kind: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class To:
+    """A selector of destinations: a resource's name, or a prefix."""
+
+    resource: str = ""
+    prefix: Network | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may, or may not, reach what; `ports` None means that the resources say the ports."""
+
+    name: str
+    where: Where
+    action: str
+    sources: tuple[At[From], ...]
+    destinations: tuple[At[To], ...]
+    ports: tuple[At[str], ...] | None
+    not_before: At[int] | None
+    expires: At[int] | None
+    broken: frozenset[str] = frozenset()
+
+    @property
+    def window(self) -> Window:
+        """Return when it counts."""
+        return Window(
+            self.not_before.value if self.not_before else None, self.expires.value if self.expires else None
+        )
+
+
+@dataclass(frozen=True)
+class AccessTest:
+    """A packet and the verdict it must get; `at` None is the moment of the run."""
+
+    where: Where
+    source: At[From]
+    address: Address
+    port: str
+    expect: str
+    at: int | None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything an inventory says, by name and in order of name."""
+
+    overlay: Overlay
+    gateways: Mapping[str, Gateway] = field(default_factory=dict)
+    clients: Mapping[str, Client] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    resources: Mapping[str, Resource] = field(default_factory=dict)
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    tests: tuple[AccessTest, ...] = ()
+    has_policy: bool = False
+    """A gateway without policy and a gateway with an empty one differ: the first was never sent one."""

@@ -1,0 +1,65 @@
+"""The run, as one visible list of steps: read -> load -> check -> resolve -> render -> write.
+
+Everything between `read` and `write` is pure: the same bytes in, the same bytes out, no clock, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tidegate_compiler import files, output
+from tidegate_compiler.check import Checked, check
+from tidegate_compiler.diagnostics import Diagnostic
+from tidegate_compiler.load import load
+from tidegate_compiler.model import Inventory
+from tidegate_compiler.render import render
+from tidegate_compiler.resolve import Fleet, resolve
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An inventory without errors, its hosts, and the files they are sent."""
+
+    inventory: Inventory
+    fleet: Fleet
+    files: Mapping[str, bytes]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def validate_files(
+    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, at: int | None = None
+) -> Checked:
+    """Judge an inventory given as {path: bytes}; see `check` for `at`."""
+    documents, problems = load(content)
+    return check(documents, [*(unreadable or []), *problems], content, at)
+
+
+def compile_files(
+    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None
+) -> Compiled | Checked:
+    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
+    checked = validate_files(content, unreadable)
+    if checked.inventory is None:
+        return checked
+    fleet = resolve(checked.inventory)
+    rendered = render(fleet, files.digest(content))
+    return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
+
+
+def validate(root: Path, at: int | None = None) -> Checked:
+    """Judge an inventory on disk. Raises OSError when `root` is no readable directory."""
+    content, unreadable = files.read(root)
+    return validate_files(content, unreadable, at)
+
+
+def compile_inventory(root: Path) -> Compiled | Checked:
+    """Compile an inventory on disk. Raises OSError when `root` is no readable directory."""
+    content, unreadable = files.read(root)
+    return compile_files(content, unreadable)
+
+
+def write(compiled: Compiled, out: Path) -> output.Written:
+    """Make `out` hold exactly these files; OutputError when it is somebody else's directory."""
+    return output.write(out, compiled.files)

@@ -1,0 +1,162 @@
+"""Values to text and JSON: what the commands print. Nothing here decides, and nothing here prints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tidegate_compiler.accesstests import Report
+from tidegate_compiler.codes import CODES
+from tidegate_compiler.diagnostics import Diagnostic, show_path
+from tidegate_compiler.judge import Judgement, Packet, why
+from tidegate_compiler.model import Inventory
+from tidegate_compiler.publish import Row
+from tidegate_compiler.resolve import ClientHost
+from tidegate_compiler.times import format_instant
+
+
+def to_json(value: Any) -> str:
+    """Return indented JSON in ASCII, so that a terminal shows it harmlessly."""
+    return json.dumps(value, indent=2, sort_keys=True)
+
+
+def diagnostic_lines(diagnostics: Iterable[Diagnostic], root: str) -> list[str]:
+    """Return one `path:line:column: severity CODE message (slug)` each, as editors and CI read them."""
+    prefix = show_path(root.rstrip("/")) + "/"
+    return [
+        f"{prefix}{d.where}: {d.severity} {d.code} {d.message} [{CODES[d.code].slug}]" for d in diagnostics
+    ]
+
+
+def counts(diagnostics: Sequence[Diagnostic]) -> str:
+    """Return "2 errors, 1 warning"."""
+    errors = sum(diagnostic.is_error for diagnostic in diagnostics)
+    return f"{_count(errors, 'error')}, {_count(len(diagnostics) - errors, 'warning')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def diagnostics_document(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
+    """Return the diagnostics as `validate --format json` prints them."""
+    return {
+        "format": 1,
+        "diagnostics": [
+            {
+                "code": d.code,
+                "name": CODES[d.code].slug,
+                "severity": d.severity,
+                "file": show_path(d.where.file),
+                "line": d.where.line,
+                "column": d.where.column,
+                "message": d.message,
+            }
+            for d in diagnostics
+        ],
+    }
+
+
+def explanation(
+    asked: Packet, port: str, judgement: Judgement, client: ClientHost, inventory: Inventory, root: str
+) -> dict[str, Any]:
+    """Return everything `explain` says, as its --json prints it."""
+    route = judgement.route
+    where = inventory.policies[judgement.policy].where if judgement.policy else None
+    return {
+        "verdict": "allow" if judgement.allow else "deny",
+        "reason": judgement.reason,
+        "why": why(judgement, client, asked.address),
+        "client": asked.client,
+        "client_id": client.client_id,
+        "destination": str(asked.address),
+        "port": port,
+        "at": format_instant(int(asked.at)),
+        "policy": judgement.policy,
+        "file": f"{show_path(root.rstrip('/'))}/{show_path(where.file)}" if where else None,
+        "line": where.line if where else None,
+        "gateway": route.gateway if route else None,
+        "endpoint": route.endpoint if route else None,
+        "route": str(route.network) if route else None,
+        "standbys": list(route.standbys) if route else [],
+    }
+
+
+def explanation_lines(document: dict[str, Any]) -> list[str]:
+    """Return the explanation for people."""
+    lines = [
+        f"{document['verdict']}: {document['client']} -> {document['destination']} {document['port']}"
+        f" at {document['at']}",
+        f"  because  {document['why']}",
+    ]
+    if document["policy"]:
+        lines.append(f"  policy   {document['policy']} ({document['file']}:{document['line']})")
+    if document["gateway"]:
+        standby = f", standby {', '.join(document['standbys'])}" if document["standbys"] else ""
+        lines.append(f"  gateway  {document['gateway']}{standby}")
+        lines.append(
+            f"  path     {document['client']} -- {document['route']} --> {document['endpoint']}"
+            f" --> {document['destination']}"
+        )
+    return lines
+
+
+def test_lines(report: Report, root: str) -> list[str]:
+    """Return the failures, the policies no test touches, and the totals."""
+    prefix = show_path(root.rstrip("/")) + "/"
+    lines = [f"{prefix}{result.test.where}: {result.title}: {result.outcome}" for result in report.failures]
+    lines += [f"no test touches the policy {name}" for name in report.untested]
+    passed = len(report.results) - len(report.failures)
+    lines.append(f"{passed} passed, {len(report.failures)} failed, {len(report.untested)} policies untested")
+    return lines
+
+
+def test_document(report: Report) -> dict[str, Any]:
+    """Return the report as `test --json` prints it."""
+    return {
+        "format": 1,
+        "results": [
+            {
+                "file": show_path(result.test.where.file),
+                "line": result.test.where.line,
+                "client": result.client,
+                "destination": str(result.test.address),
+                "port": result.test.port,
+                "at": format_instant(result.at),
+                "expect": result.test.expect,
+                "verdict": "allow" if result.judgement.allow else "deny",
+                "reason": result.judgement.reason,
+                "policy": result.judgement.policy,
+                "passed": result.passed,
+            }
+            for result in report.results
+        ],
+        "untested_policies": list(report.untested),
+    }
+
+
+def row_cells(row: Row) -> tuple[str, ...]:
+    """Return one host's line of the publish table."""
+    return (row.kind, row.host, row.action, str(row.serial), format_instant(row.not_after), row.digest[:12])
+
+
+ROW_TITLES = ("kind", "host", "result", "serial", "valid until", "digest")
+
+
+def rows_document(rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the rows as `publish --json` prints them."""
+    return {
+        "format": 1,
+        "hosts": [
+            {
+                "kind": row.kind,
+                "host": row.host,
+                "result": row.action,
+                "serial": row.serial,
+                "not_after": row.not_after,
+                "digest": row.digest,
+            }
+            for row in rows
+        ],
+    }
