@@ -65,7 +65,13 @@ def lint(session: nox.Session) -> None:
     prepare(session)
     python(session, "-m", "ruff", "check")
     python(session, "-m", "ruff", "format", "--check")
-    python(session, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache")
+    python(
+        session,
+        "-c",
+        "from importlinter.cli import lint_imports_command as c; c()",
+        "--no-cache",
+        "--no-logo",
+    )
     for script in SHELL_SCRIPTS:
         session.run("sh" if script == "run" else "bash", "-n", script, external=True)
     if shutil.which("shellcheck"):
