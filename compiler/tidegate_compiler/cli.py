@@ -168,7 +168,7 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
 )
 @click.option("--key", metavar="KEY", type=_FOLDER, required=True, help="The private signing key.")
 @click.option(
-    "--valid-for", type=_Duration(), default="30d", show_default=True, help="How long hosts may apply it."
+    "--valid-for", callback=_duration, default="30d", show_default=True, help="How long hosts may apply it."
 )
 @click.option(
     "--source", metavar="REV", default=None, help="The commit it comes from; default: the inventory's digest."
