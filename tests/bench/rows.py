@@ -1,0 +1,76 @@
+"""A row of results, the rounds that it comes from, and the table that it is shown in."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure."""
+
+    clients: int = 1000
+    rounds: int = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result. `baseline` is what it is compared with, in the same unit; `target` is a promise, if any.
+
+    A target is met when the value is at or below it: every unit here is a cost.
+    """
+
+    part: str
+    row: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    target: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.target is None else self.value <= self.target
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "met": self.met}
+
+
+def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return each task's median seconds. Rounds are interleaved, after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for round_ in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if round_:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(of) for name, of in seconds.items()}
+
+
+def show(console: Console, part: str, rows: Iterable[Row]) -> None:
+    """Print a part's table."""
+    table = Table("row", title=part, title_justify="left")
+    for heading in ("value", "unit", "baseline", "times", "target", "met"):
+        table.add_column(heading, justify="left" if heading in ("unit", "met") else "right")
+    for row in rows:
+        table.add_row(
+            row.row,
+            _number(row.value),
+            row.unit,
+            _number(row.baseline),
+            _number(row.value / row.baseline) if row.baseline else "",
+            _number(row.target),
+            {None: "", True: "yes", False: "NO"}[row.met],
+        )
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
