@@ -67,6 +67,7 @@ def run(tools: tuple[str, ...], agent: Callable[[], None]) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of every change it sees
     try:
         agent()
     except (host.HostError, FileRefused) as error:

@@ -95,7 +95,7 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
 def _print(found: dict[str, object]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console()
     release = found["release"]
@@ -108,7 +108,7 @@ def _print(found: dict[str, object]) -> None:
     for what, problem in problems.items():
         if problem:
             console.print(f"[red]{what}: {escape(problem)}[/red]", highlight=False)
-    table = Table("gateway", "endpoint", "networks", "last handshake")
+    table = Table(Column("gateway", overflow="fold"), "endpoint", "networks", "last handshake")
     gateways = found["gateways"]
     assert isinstance(gateways, list)
     for peer in gateways:

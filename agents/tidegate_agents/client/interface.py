@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import socket
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +29,11 @@ def _run(*command: str) -> str:
 
 def exists(name: str) -> bool:
     """Tell whether the interface is there."""
-    return Path(f"/sys/class/net/{name}").exists()
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _file(places: Places, name: str) -> Path:

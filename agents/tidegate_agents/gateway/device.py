@@ -12,6 +12,8 @@ from tidegate_agents.gateway import network
 from tidegate_agents.gateway.processes import Child
 from tidegate_agents.host import HostError, Places
 
+# The first says what -f says, and keeps wireguard-go from printing a banner about kernel modules (its main.go).
+_QUIET = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
 _START_SECONDS = 10.0
 
 
@@ -44,11 +46,12 @@ class Device:
 
     def down(self) -> None:
         """Stop carrying packets, at once and for good."""
-        network.delete(self.name)
+        network.take_down(self.name)
         if self.userspace is not None:
             self.userspace.stop()
             self.userspace.close()
             self.userspace = None
+        network.delete(self.name)
 
     def _start_userspace(self) -> None:
         if shutil.which("wireguard-go") is None:
@@ -58,7 +61,7 @@ class Device:
         if self.userspace is not None:
             self.userspace.stop()
             self.userspace.close()
-        self.userspace = Child(["wireguard-go", "-f", self.name])
+        self.userspace = Child(["wireguard-go", "-f", self.name], environment=_QUIET)
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:

@@ -161,12 +161,19 @@ def bring_up(interface: str, mtu: int) -> None:
         ip.link("set", index=index(interface), mtu=mtu, state="up")
 
 
-def delete(interface: str) -> None:
-    """Take an interface down and away; nothing passes it from here on."""
+def take_down(interface: str) -> None:
+    """Let nothing pass an interface from here on, if it is there."""
     number = index(interface)
     if number is not None:
         with IPRoute() as ip, _tolerate(errno.ENODEV):
             ip.link("set", index=number, state="down")
+
+
+def delete(interface: str) -> None:
+    """Take an interface away, if it is there."""
+    number = index(interface)
+    if number is not None:
+        with IPRoute() as ip, _tolerate(errno.ENODEV):
             ip.link("del", index=number)
 
 

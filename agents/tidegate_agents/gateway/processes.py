@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tidegate_agents.datapath.forwarder import ACTIVE, LOADED
@@ -26,10 +26,16 @@ class ProcessError(Exception):
 class Child:
     """A running process with a descriptor that becomes readable when it ends."""
 
-    def __init__(self, command: Sequence[str], *, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops things in order.
         self.popen = subprocess.Popen(
-            command, pass_fds=pass_fds, stdin=subprocess.DEVNULL, start_new_session=True
+            command, pass_fds=pass_fds, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, start_new_session=True
         )
         self.started = time.monotonic()
         self.pidfd = os.pidfd_open(self.popen.pid)

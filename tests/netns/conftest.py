@@ -1,0 +1,84 @@
+"""Runs each test of this folder in a sandbox of its own, as a child pytest, and reports what it reports.
+
+So a test may leave anything behind, also when it is killed: its namespaces end with its process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import sandbox
+from netns import lab as the_lab
+
+INSIDE = "TIDEGATE_TEST_INSIDE"
+SECONDS = 280
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    if INSIDE in os.environ or item.get_closest_marker("netns") is None or sandbox.why_not():
+        return None  # here, or skipped with the reason by the general rule
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    start = time.time()
+    failure = _run_inside(item)
+    outcome: Literal["passed", "failed"] = "failed" if failure else "passed"
+    stop = time.time()
+    for when, result, text in (
+        ("setup", "passed", None),
+        ("call", outcome, failure),
+        ("teardown", "passed", None),
+    ):
+        report = pytest.TestReport(
+            item.nodeid,
+            item.location,
+            dict.fromkeys(item.keywords, 1),
+            result,  # type: ignore[arg-type]
+            text,
+            when,  # type: ignore[arg-type]
+            duration=stop - start if when == "call" else 0,
+            start=start,
+            stop=stop,
+        )
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def _run_inside(item: pytest.Item) -> str | None:
+    """Run one test in a sandbox; None when it passed, else what it printed."""
+    command = [*sandbox.sandbox_prefix(), sys.executable, "-m", "pytest", item.nodeid]
+    command += ["--rootdir", str(item.config.rootpath), "-p", "no:cacheprovider", "--no-header", "-q", "-rN"]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=item.config.rootpath,
+            env={**os.environ, INSIDE: "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        return f"not within {SECONDS} s\n{error.stdout or ''}"
+    if done.returncode == 0 and "1 passed" in done.stdout:
+        return None
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[the_lab.Lab]:
+    """The topology, with a web server behind the gateway; on failure, what every host has said is in the report."""
+    with the_lab.lab(tmp_path) as made:
+        the_lab.serve_web(made.service)
+        yield made
+    for log in sorted(tmp_path.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text()}")

@@ -1,0 +1,261 @@
+"""Changes while traffic runs: releases, revocation, a hundred reloads."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+
+from netns.lab import (
+    DEVICE,
+    PYTHON,
+    WEB4,
+    WEB6,
+    WEB_RULES,
+    Agent,
+    Host,
+    Lab,
+    Pings,
+    ping,
+    until,
+)
+from tidegate_schema import wgquick
+
+pytestmark = pytest.mark.netns
+
+STREAM_SERVER = """
+import socket, sys, threading, time
+def talk(c):
+    try:
+        while True: c.sendall(b"x" * 100); time.sleep(0.02)
+    except OSError: pass
+s = socket.create_server(("::", 8082), family=socket.AF_INET6)
+while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
+"""
+STREAM_CLIENT = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 8082), timeout=5)
+while data := s.recv(4096): print(len(data), flush=True)
+"""
+
+
+class ServerTalks:
+    """A TCP stream in which only the server sends; the client's bytes so far are in a file."""
+
+    def __init__(self, lab: Lab, client: Host, address: str = WEB4) -> None:
+        self._file = lab.directory / f"stream-{client.name}-{address}"
+        with self._file.open("wb") as out:
+            self.process = client.start(PYTHON, "-c", STREAM_CLIENT, address, stdout=out)
+        until("the stream runs", lambda: self.received() > 0)
+
+    def received(self) -> int:
+        """Return how many bytes the client has received."""
+        return sum(int(line) for line in self._file.read_text().split())
+
+    def flows(self, seconds: float = 1.0) -> bool:
+        """Tell whether anything more arrives within some time."""
+        before = self.received()
+        time.sleep(seconds)
+        return self.received() > before
+
+
+def stream_rules(*addresses: str) -> list[dict[str, object]]:
+    return [
+        {"to": [address], "ports": ["tcp/8082", "icmp" if "." in address else "proto/58"]}
+        for address in addresses
+    ]
+
+
+def test_a_revoked_policy_ends_open_streams_in_both_directions_and_leaves_the_others_alone(lab: Lab) -> None:
+    lab.service.start(PYTHON, "-c", STREAM_SERVER)
+    rules = [{"to": [f"{WEB4}/32"], "ports": ["any"]}, {"to": [f"{WEB6}/128"], "ports": ["any"]}]
+    lab.publish(policy=lab.policy_file(alice=rules, bob=rules))
+    lab.start()
+    streams = {
+        (agent.name, address): ServerTalks(lab, agent.host, address)
+        for agent in (lab.alice, lab.bob)
+        for address in (WEB4, WEB6)
+    }
+    pings = Pings(lab.alice.host)
+    lab.republish(2, policy=lab.policy_file(alice=rules, bob=[]))
+    for (name, _), stream in streams.items():
+        assert stream.flows() == (name == lab.alice.name)
+    assert not ping(lab.bob.host)
+    sent, answered = pings.end()
+    assert sent == answered
+
+
+def test_a_rule_s_expiry_ends_an_open_stream_without_any_release(lab: Lab) -> None:
+    lab.service.start(PYTHON, "-c", STREAM_SERVER)
+    end = int(time.time()) + 14
+    lab.publish(policy=lab.policy_file(alice=[{"to": [f"{WEB4}/32"], "ports": ["any"], "expires": end}]))
+    lab.start()
+    stream = ServerTalks(lab, lab.alice.host)
+    assert time.time() < end - 1, "the lab took too long to start"
+    assert stream.flows(0.5)
+    time.sleep(max(0.0, end + 1 - time.time()))
+    assert not stream.flows()
+    assert not ping(lab.alice.host)
+
+
+def test_a_removed_client_is_cut_off_without_a_restart(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=WEB_RULES, bob=WEB_RULES))
+    lab.start()
+    pid = lab.gateway.status()["pid"]  # type: ignore[index]
+    assert ping(lab.bob.host)
+    only_alice = lab.peers_file((lab.alice, ["10.64.0.11/32", "fd64::11/128"]))
+    lab.republish(2, policy=lab.policy_file(alice=WEB_RULES), peers=only_alice)
+    assert not ping(lab.bob.host)
+    assert not ping(lab.bob.host, WEB6)
+    assert ping(lab.alice.host)
+    assert lab.gateway.status()["pid"] == pid  # type: ignore[index]
+    assert lab.bob.public_key not in lab.gateway.host.sh("wg", "show", DEVICE, "peers")
+
+
+def _device(agent: Agent) -> str:
+    """Key, port and mark of an agent's device, without its peers."""
+    return agent.host.sh("wg", "show", DEVICE, "dump").splitlines()[0]
+
+
+def _handshakes(agent: Agent) -> str:
+    return agent.host.sh("wg", "show", DEVICE, "latest-handshakes")
+
+
+def test_a_hundred_reloads_keep_key_port_session_and_every_ping(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    before = [_device(agent) for agent in (lab.alice, lab.gateway)]
+    shaken = _handshakes(lab.alice)
+    pings = [Pings(lab.alice.host), Pings(lab.alice.host, WEB6)]
+    carol = ["10.64.0.13/32", "fd64::13/128"]
+    stranger = Agent(lab.bob.host, "client", "carol", lab.bundles)
+    stranger.public_key = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+    for n in range(2, 102):
+        # The client's release adds and drops a network and an address of its own; the gateway's adds and drops a peer.
+        extra = ", 10.21.0.0/16" if n % 2 else ""
+        file = lab.client_file("10.64.0.11/32, fd64::11/128").replace(
+            b"fd20::/48", f"fd20::/48{extra}".encode()
+        )
+        lab.signer.publish(lab.bundles, "client", lab.alice.name, {"wg0.conf": file}, n)
+        everyone = [
+            (lab.alice, ["10.64.0.11/32", "fd64::11/128"]),
+            (lab.bob, ["10.64.0.12/32", "fd64::12/128"]),
+        ]
+        peers = lab.peers_file(*everyone, *([(stranger, carol)] if n % 2 else []))
+        policy = lab.policy_file(alice=WEB_RULES, bob=WEB_RULES if n % 3 else [])
+        lab.signer.publish(lab.bundles, "gateway", "fra1", {"peers.json": peers, "policy.json": policy}, n)
+        for agent in (lab.alice, lab.gateway):
+            until(f"{agent.name} has applied release {n}", lambda agent=agent, n=n: agent.applied(n))
+    for stream in pings:
+        sent, answered = stream.end()
+        assert sent > 500
+        assert answered == sent
+    assert [_device(agent) for agent in (lab.alice, lab.gateway)] == before
+    assert _handshakes(lab.alice) == shaken
+    assert "10.21.0.0/16" in lab.alice.host.sh("ip", "route")
+
+
+def test_a_client_s_new_address_and_gateway_are_applied_live(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    before = _device(lab.alice)
+    moved = ["10.64.0.77/32", "fd64::77/128"]
+    peers = lab.peers_file((lab.alice, moved), (lab.bob, ["10.64.0.11/32", "fd64::12/128"]))
+    lab.republish(2, peers=peers)
+    assert not ping(lab.alice.host)  # it still sends from an address that is now bob's: WireGuard drops it
+    file = lab.client_file(", ".join(moved))
+    lab.signer.publish(lab.bundles, "client", lab.alice.name, {"wg0.conf": file}, 2)
+    until("alice's release is in force", lambda: lab.alice.applied(2))
+    assert ping(lab.alice.host)
+    assert ping(lab.alice.host, WEB6)
+    assert _device(lab.alice) == before
+    addresses = lab.alice.host.sh("ip", "address", "show", DEVICE)
+    assert "10.64.0.77" in addresses
+    assert "10.64.0.11" not in addresses
+
+
+def test_a_post_up_slipped_into_a_signed_bundle_is_refused_by_name_and_runs_nowhere(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    mark = lab.directory / "ran"
+    good = lab.client_file("10.64.0.11/32, fd64::11/128")
+    for serial, (line, name) in enumerate(
+        [
+            (f"PostUp = touch {mark}", "PostUp"),
+            (f"PreDown = touch {mark}", "PreDown"),
+            ("DNS = 10.20.0.53", "DNS"),
+            ("Table = off", "Table"),
+            ("PrivateKey = " + "A" * 43 + "=", "PrivateKey"),
+            (f"{wgquick.KEYLESS_POSTUP}; touch {mark}", "is not a line"),
+        ],
+        2,
+    ):
+        bad = good.replace(b"[Peer]", line.encode() + b"\n\n[Peer]", 1)
+        lab.signer.publish(lab.bundles, "client", lab.alice.name, {"wg0.conf": bad}, serial)
+        problem = until(
+            f"{name} is refused",
+            lambda name=name: _problem(lab.alice) if name in _problem(lab.alice) else None,
+        )
+        assert problem.startswith("invalid-bundle: wg0.conf: line ")
+    assert ping(lab.alice.host)
+    assert not mark.exists()
+
+
+def _problem(agent: Agent) -> str:
+    status = agent.status()
+    return (status and status["problems"]["release"]) or ""
+
+
+def test_releases_that_are_not_for_this_host_or_not_authentic_change_nothing(lab: Lab) -> None:
+    lab.publish(serial=5)
+    lab.start(serial=5)
+    other = type(lab.signer)(lab.directory / "other-keys")
+    everyone = {"peers.json": lab.everyone(), "policy.json": lab.policy_file(bob=WEB_RULES)}
+    nobody = {"peers.json": lab.peers_file()}
+    cases = [
+        ("wrong-key", lambda: other.publish(lab.bundles, "gateway", "fra1", everyone, 6)),
+        ("other-host", lambda: lab.signer.publish(lab.bundles, "gateway", "fra1", nobody, 6, host="nyc1")),
+        (
+            "other-fleet",
+            lambda: lab.signer.publish(lab.bundles, "gateway", "fra1", everyone, 6, fleet="evil"),
+        ),
+        ("other-kind", lambda: lab.signer.publish(lab.bundles, "gateway", "fra1", nobody, 6, kind="client")),
+        ("replayed", lambda: lab.signer.publish(lab.bundles, "gateway", "fra1", everyone, 4)),
+        ("expired", lambda: lab.signer.publish(lab.bundles, "gateway", "fra1", nobody, 6, not_after=1)),
+    ]
+    for name, publish in cases:
+        publish()
+        until(
+            f"{name} is named", lambda name=name: (lab.gateway.status()["refusal"] or {}).get("name") == name
+        )  # type: ignore[index]
+        assert lab.gateway.status()["release"]["serial"] == 5  # type: ignore[index]
+        assert ping(lab.alice.host)
+        assert not ping(lab.bob.host)
+    folder = lab.signer.publish(lab.bundles, "gateway", "fra1", everyone, 6)
+    (folder / "policy.json").write_bytes(lab.policy_file(alice=WEB_RULES, bob=WEB_RULES))
+    until(
+        "mixed files are named", lambda: (lab.gateway.status()["refusal"] or {}).get("name") == "mixed-files"
+    )  # type: ignore[index]
+    (folder / "release.json").write_bytes(b"{}")
+    until("no envelope", lambda: (lab.gateway.status()["refusal"] or {}).get("name") == "malformed-envelope")  # type: ignore[index]
+    assert not ping(lab.bob.host)
+    assert ping(lab.alice.host)
+
+
+def test_no_private_key_is_in_a_status_a_log_or_a_process_list(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    keys = [agent.host.sh("cat", f"/run/etc/{agent.kind}.key").strip() for agent in lab.agents]
+    for agent in lab.agents:
+        assert agent.host.sh("stat", "-c", "%a", f"/run/etc/{agent.kind}.key").strip() == "600"
+    said = [path.read_text(errors="replace") for path in lab.directory.glob("*.log")]
+    said += [agent.host.sh("grep", "-rs", "", "/run/tidegate", check=False) for agent in lab.agents]
+    said += [agent.tidegate("status", "--json", "--etc", "/run/etc") for agent in lab.agents]
+    said.append(
+        subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    )
+    said += [path.read_text(errors="replace") for path in lab.bundles.rglob("*") if path.is_file()]
+    for key in keys:
+        assert len(key) == 44
+        assert not any(key in text for text in said)

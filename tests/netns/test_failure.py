@@ -1,0 +1,208 @@
+"""Failure and the edges of life: kill -9, start, stop, invalid settings. Enforce fails closed, observe open."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from netns.lab import (
+    PLACES,
+    PYTHON,
+    WEB6,
+    Lab,
+    Pings,
+    Sniffer,
+    ping,
+    until,
+)
+
+pytestmark = pytest.mark.netns
+
+BOTH = ("10.64.0.11", "10.64.0.12", "fd64::11", "fd64::12")
+
+
+def _kill(lab: Lab, pid: int) -> None:
+    lab.gateway.host.sh("kill", "-KILL", str(pid))
+
+
+def _forwarder(lab: Lab) -> int:
+    pid = until("a forwarder runs", lambda: (lab.gateway.status() or {}).get("forwarder"))
+    assert isinstance(pid, int)
+    return pid
+
+
+def test_kill_9_of_the_forwarder_in_enforce_lets_nothing_new_pass_until_it_is_back(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    allowed, refused = Pings(lab.alice.host), Pings(lab.bob.host)
+    for _ in range(5):
+        old = _forwarder(lab)
+        _kill(lab, old)
+        until("another forwarder is in charge", lambda old=old: _forwarder(lab) != old)
+        until("alice gets through again", lambda: ping(lab.alice.host))
+    allowed.end()
+    assert refused.end()[1] == 0
+    seen = sniffer.end()
+    assert {source for source, _, _ in seen} & set(BOTH) == {"10.64.0.11"}
+    assert lab.gateway.status()["restarts"]["forwarder"] == 5  # type: ignore[index]
+
+
+def test_while_no_forwarder_runs_enforce_passes_nothing_and_observe_everything(lab: Lab) -> None:
+    """With the supervisor frozen too, nobody restarts the forwarder, and the kernel's rules are all there is."""
+    lab.publish()
+    lab.start()
+    supervisor = lab.gateway.status()["pid"]  # type: ignore[index]
+    lab.gateway.host.sh("kill", "-STOP", str(supervisor))
+    _kill(lab, _forwarder(lab))
+    assert not ping(lab.alice.host)
+    assert not ping(lab.bob.host)
+    lab.gateway.host.sh("kill", "-CONT", str(supervisor))
+    until("alice gets through again", lambda: ping(lab.alice.host))
+
+
+def test_kill_9_of_the_forwarder_in_observe_traffic_goes_on(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    pings = [Pings(lab.alice.host), Pings(lab.bob.host, WEB6)]
+    for _ in range(5):
+        old = _forwarder(lab)
+        _kill(lab, old)
+        until("another forwarder is in charge", lambda old=old: _forwarder(lab) != old)
+    for stream in pings:
+        sent, answered = stream.end()
+        # What the dead forwarder held in its hands is gone; everything else went on.
+        assert sent - answered <= 5
+        assert answered > 50
+
+
+def test_in_observe_traffic_goes_on_when_no_forwarder_can_be_started(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    # The supervisor's interpreter stays; every new process of it fails.
+    lab.gateway.host.sh(
+        "sh", "-c", "rm -r /run/tidegate/gateway/generations && touch /run/tidegate/gateway/generations"
+    )
+    _kill(lab, _forwarder(lab))
+    until("traffic goes on by itself", lambda: ping(lab.bob.host))
+    assert ping(lab.alice.host, WEB6)
+    assert lab.gateway.status()["trouble"]  # type: ignore[index]
+
+
+def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    refused = Pings(lab.bob.host)
+    lab.gateway.stop(signal.SIGKILL)
+    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
+    assert not ping(lab.alice.host)
+    lab.gateway.start()
+    until("alice gets through again", lambda: ping(lab.alice.host))
+    assert refused.end()[1] == 0
+    assert not any(source == "10.64.0.12" for source, _, _ in sniffer.end())
+
+
+def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    refused = [Pings(lab.bob.host, interval=0.005), Pings(lab.bob.host, WEB6, interval=0.005)]
+    for _ in range(5):
+        assert lab.gateway.stop() == 0
+        left = lab.gateway.host.sh("nft", "list", "ruleset") + lab.gateway.host.sh("ip", "rule")
+        assert "tidegate" not in left
+        assert "7400" not in left
+        assert lab.gateway.host.sh("ip", "-o", "link").count("tidegate") == 0
+        assert lab.gateway.host.sh("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+        lab.gateway.start()
+        until("alice gets through again", lambda: ping(lab.alice.host))
+    for stream in refused:
+        assert stream.end()[1] == 0
+    seen = {source for source, _, _ in sniffer.end()}
+    assert "10.64.0.11" in seen
+    assert not seen & {"10.64.0.12", "fd64::12"}
+
+
+def test_the_sniffer_does_see_such_packets_when_the_order_of_stop_is_reversed(lab: Lab) -> None:
+    """The control of the test above: rules away while WireGuard is still up, and the packets are there."""
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    refused = Pings(lab.bob.host)
+    assert not ping(lab.bob.host)
+    lab.gateway.host.sh("nft", "delete", "table", "inet", "tidegate")
+    until("bob gets through", lambda: ping(lab.bob.host))
+    refused.end()
+    assert any(source == "10.64.0.12" for source, _, _ in sniffer.end())
+
+
+def test_invalid_settings_keep_the_running_mode_and_at_start_mean_enforce(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    file = "/run/etc/gateway.yaml"
+    for bad in (
+        "authz_mode: [",
+        "authz_mode: maybe",
+        "- observe",
+        "unknown: 1",
+        "authz_mode: observe\nmtu: 1",
+    ):
+        lab.gateway.host.sh("sh", "-c", f"printf '%s\\n' '{bad}' > {file}")
+        until("the problem is named", lambda: (lab.gateway.status() or {}).get("settings_problem"))
+        assert lab.gateway.status()["authz_mode"] == "observe"  # type: ignore[index]
+        assert ping(lab.bob.host)
+        lab.gateway.host.sh("sh", "-c", f"echo 'authz_mode: observe' > {file}")
+        until(
+            "the problem is gone",
+            lambda: not (lab.gateway.status() or {"settings_problem": 1})["settings_problem"],
+        )
+    lab.gateway.host.sh("sh", "-c", f"echo 'authz_mode: maybe' > {file}")
+    lab.gateway.stop()
+    lab.gateway.start()
+    assert lab.gateway.status()["authz_mode"] == "enforce"  # type: ignore[index]
+    until("alice gets through", lambda: ping(lab.alice.host))
+    assert not ping(lab.bob.host)
+
+
+def test_two_agents_never_fight_over_one_host(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    for agent in (lab.gateway, lab.alice):
+        second = agent.host.start(
+            *(PYTHON, "-m", "tidegate_schema", agent.kind, "run", "--bundles", str(lab.bundles)), *PLACES
+        )
+        assert second.wait(20) == 1
+        assert "another" in agent.host.log.read_text()
+    assert ping(lab.alice.host)
+
+
+def test_wireguard_go_killed_is_started_again_with_its_peers(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    userspace = lab.gateway.status()["wireguard_go"]  # type: ignore[index]
+    if userspace is None:
+        pytest.skip("this kernel has WireGuard of its own")
+    _kill(lab, userspace)
+    until("alice gets through again", lambda: ping(lab.alice.host), seconds=40)
+    assert not ping(lab.bob.host)
+
+
+def test_a_dead_log_endpoint_costs_events_and_nothing_else(lab: Lab) -> None:
+    lab.publish()
+    lab.start("log_endpoint=http://10.20.0.80:9/", "flush_interval=0.1", "logging_enabled=on")
+    pings = Pings(lab.alice.host)
+    time.sleep(2)
+    sent, answered = pings.end()
+    assert sent == answered
+    until("the drops are counted by reason", lambda: _dropped(lab).get("connect", 0) > 50)
+
+
+def _dropped(lab: Lab) -> dict[str, int]:
+    import json
+
+    status = json.loads(lab.gateway.tidegate("status", "--json", *PLACES))
+    dropped: dict[str, int] = status.get("events", {}).get("dropped_by_reason", {})
+    return dropped

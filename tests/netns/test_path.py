@@ -1,0 +1,222 @@
+"""The path itself: who gets through, who does not, and that nothing else does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from netns.lab import (
+    GATEWAY4,
+    GATEWAY6,
+    PLACES,
+    PYTHON,
+    WEB4,
+    WEB6,
+    WEB_RULES,
+    Lab,
+    LogEndpoint,
+    Pings,
+    Sniffer,
+    get,
+    ping,
+    until,
+)
+
+pytestmark = pytest.mark.netns
+
+SPOOFED_PING = """
+import socket, struct, sys
+source, destination = map(socket.inet_aton, sys.argv[1:])
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+icmp = struct.pack(">BBHHH", 8, 0, 0, 7, 1)
+icmp = icmp[:2] + struct.pack(">H", checksum(icmp)) + icmp[4:]
+header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 1, 0, source, destination)
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tidegate0")
+for _ in range(5): s.sendto(header + icmp, (sys.argv[2], 0))
+"""
+
+
+def test_enforce_lets_through_what_the_policy_allows_and_nothing_else(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    assert ping(lab.alice.host)
+    assert ping(lab.alice.host, WEB6)
+    assert get(lab.alice.host) == "::ffff:10.64.0.11"
+    assert get(lab.alice.host, WEB6) == "fd64::11"
+    assert not ping(lab.bob.host)
+    assert not ping(lab.bob.host, WEB6)
+    assert get(lab.bob.host) is None
+    assert get(lab.bob.host, WEB6) is None
+
+
+def test_ipv4_and_ipv6_are_judged_apart(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=WEB_RULES[:1], bob=WEB_RULES[1:]))
+    lab.start()
+    assert ping(lab.alice.host)
+    assert not ping(lab.alice.host, WEB6)
+    assert ping(lab.bob.host, WEB6)
+    assert not ping(lab.bob.host)
+
+
+def test_observe_forwards_everything_and_no_settings_file_means_enforce(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    status = lab.gateway.status()
+    assert status is not None
+    assert (status["authz_mode"], status["logging_enabled"]) == ("enforce", False)
+    assert not ping(lab.bob.host)
+    lab.gateway.set("authz_mode=observe")
+    for host in (lab.alice.host, lab.bob.host):
+        assert ping(host)
+        assert ping(host, WEB6)
+        assert get(host)
+        assert get(host, WEB6)
+    assert ping(lab.bob.host, GATEWAY4)
+    rules = lab.gateway.host.sh("nft", "list", "table", "inet", "tidegate")
+    assert "drop" not in rules
+    assert "reject" not in rules
+
+
+def test_a_bundle_without_policy_denies_all_in_enforce_and_forwards_in_observe(lab: Lab) -> None:
+    lab.publish(policy=b"")
+    lab.start()
+    assert not ping(lab.alice.host)
+    lab.gateway.set("authz_mode=observe")
+    assert ping(lab.alice.host)
+    assert ping(lab.bob.host, WEB6)
+
+
+def test_every_combination_of_both_flags_is_reached_live_without_losing_a_ping(lab: Lab) -> None:
+    endpoint = LogEndpoint(lab.service, lab.directory)
+    lab.publish()
+    lab.start(f"log_endpoint={endpoint.url}", "flush_interval=0.2")
+    pings = [Pings(lab.alice.host), Pings(lab.alice.host, WEB6)]
+    for mode, logging in (
+        *(("enforce", "on"), ("observe", "on"), ("observe", "off"), ("enforce", "off")),
+        *(("observe", "off"), ("enforce", "on"), ("enforce", "off"), ("observe", "on")),
+    ):
+        lab.gateway.set(f"authz_mode={mode}", f"logging_enabled={logging}")
+        status = lab.gateway.status()
+        assert status is not None
+        assert (status["authz_mode"], status["logging_enabled"]) == (mode, logging == "on")
+        assert ping(lab.bob.host, seconds=1) == (mode == "observe")
+    for stream in pings:
+        sent, answered = stream.end()
+        assert sent > 100
+        assert answered == sent
+    # Each flag alone, too.
+    lab.gateway.set("authz_mode=enforce")
+    assert lab.gateway.status()["logging_enabled"] is True  # type: ignore[index]
+    lab.gateway.set("logging_enabled=off")
+    assert lab.gateway.status()["authz_mode"] == "enforce"  # type: ignore[index]
+
+
+def test_wireguard_drops_a_source_address_that_is_another_client_s(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    sniffer = Sniffer(lab.service)
+    lab.bob.host.sh(PYTHON, "-c", SPOOFED_PING, "10.64.0.12", WEB4)  # the control: bob as bob gets there
+    lab.bob.host.sh(PYTHON, "-c", SPOOFED_PING, "10.64.0.11", WEB4)
+    assert ping(lab.bob.host)
+    seen = sniffer.end()
+    assert any(source == "10.64.0.12" for source, _, _ in seen)
+    assert not any(source == "10.64.0.11" for source, _, _ in seen)
+
+
+def test_a_key_that_is_no_peer_s_gets_nothing_even_in_observe(lab: Lab) -> None:
+    lab.publish(peers=lab.peers_file((lab.alice, ["10.64.0.11/32", "fd64::11/128"])))
+    lab.gateway.tidegate("set", "authz_mode=observe", *PLACES)
+    for agent in lab.agents:
+        agent.start()
+    until("alice gets through", lambda: ping(lab.alice.host))
+    assert not ping(lab.bob.host)
+    assert lab.bob.host.sh("wg", "show", "tidegate0", "latest-handshakes").split()[1] == "0"
+
+
+def test_the_gateway_s_own_addresses_are_no_way_around(lab: Lab) -> None:
+    lab.gateway.host.start(PYTHON, "-m", "http.server", "8081", "--bind", "::")
+    lab.publish()
+    lab.start()
+    for host in (lab.alice.host, lab.bob.host):
+        for address in (GATEWAY4, GATEWAY6):
+            assert not ping(host, address)
+            shown = f"[{address}]" if ":" in address else address
+            script = f"import urllib.request as u; u.urlopen('http://{shown}:8081/', timeout=1)"
+            assert not host.ok(PYTHON, "-c", script)
+    # Nor is a local user of the gateway a way in: what it sends to a client does not leave.
+    assert not ping(lab.gateway.host, "10.64.0.11")
+    assert ping(lab.alice.host)
+
+
+def test_a_server_cannot_open_a_connection_to_a_client(lab: Lab) -> None:
+    lab.alice.host.start(PYTHON, "-m", "http.server", "8081", "--bind", "::")
+    lab.publish()
+    lab.start()
+    assert ping(lab.alice.host)
+    assert not ping(lab.service, "10.64.0.11")
+    assert not ping(lab.service, "fd64::11")
+    lab.gateway.set("authz_mode=observe")
+    assert ping(lab.service, "10.64.0.11")
+
+
+def test_clients_do_not_reach_each_other_in_enforce(lab: Lab) -> None:
+    everything = [{"to": ["0.0.0.0/0"], "ports": ["any"]}, {"to": ["::/0"], "ports": ["any"]}]
+    lab.publish(policy=lab.policy_file(alice=everything, bob=everything))
+    lab.start()
+    for agent, other in ((lab.alice, "10.64.0.12"), (lab.bob, "10.64.0.11")):
+        agent.host.sh("ip", "route", "add", other, "dev", "tidegate0")
+        agent.host.sh("wg", "set", "tidegate0", "peer", lab.gateway.public_key, "allowed-ips", "0.0.0.0/0")
+    assert ping(lab.alice.host)
+    assert not ping(lab.alice.host, "10.64.0.12")
+    lab.gateway.set("authz_mode=observe")
+    assert ping(lab.alice.host, "10.64.0.12")  # the control: observe always forwards
+
+
+def test_large_packets_arrive_in_fragments_and_by_path_mtu(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    assert lab.alice.host.ok("ping", "-n", "-c1", "-W2", "-s", "4000", WEB4)
+    # The first answer teaches the server the tunnel's MTU (ICMPv6 packet too big) and is lost: RFC 8201.
+    assert lab.alice.host.ok("ping", "-n", "-c3", "-i0.3", "-W2", "-s", "4000", WEB6)
+    assert not lab.bob.host.ok("ping", "-n", "-c1", "-W1", "-s", "4000", WEB4)
+    assert lab.alice.host.ok("ping", "-n", "-c1", "-W2", "-M", "do", "-s", "1392", WEB4)
+
+
+def test_masquerade_hides_clients_behind_the_gateway(lab: Lab) -> None:
+    lab.publish()
+    lab.start("masquerade=[inside]")
+    assert get(lab.alice.host) == f"::ffff:{GATEWAY4}"
+    assert get(lab.alice.host, WEB6) == GATEWAY6
+    assert get(lab.bob.host) is None
+
+
+def test_one_event_per_inner_packet_when_on_and_none_when_off(lab: Lab) -> None:
+    endpoint = LogEndpoint(lab.service, lab.directory)
+    lab.publish()
+    lab.start(f"log_endpoint={endpoint.url}", "flush_interval=0.1")
+    assert lab.alice.host.ok("ping", "-n", "-c3", "-i0.1", WEB4)
+    lab.gateway.set("logging_enabled=on")
+    lab.alice.host.sh("ping", "-n", "-c5", "-i0.1", WEB4)
+    lab.bob.host.ok("ping", "-n", "-c4", "-i0.1", "-W1", WEB6)
+    lab.gateway.set("logging_enabled=off")
+    assert lab.alice.host.ok("ping", "-n", "-c3", "-i0.1", WEB4)
+    until("nine events have arrived", lambda: len(endpoint.events()) >= 9)
+    events = endpoint.events()
+    assert [event["seq"] for event in events] == list(range(9))
+    told = {
+        (event["client_id"], event["src"], event["dst"], event["verdict"], event["reason"])
+        for event in events
+    }
+    assert told == {
+        (lab.alice.client_id, "10.64.0.11", WEB4, "allow", "allowed"),
+        (lab.bob.client_id, "fd64::12", WEB6, "deny", "no-rule"),
+    }
+    assert {event.get("policy") for event in events} == {"p", None}
+    assert all(
+        event["gateway"] == "fra1" and re.fullmatch("[0-9a-f]{16}", event["epoch"]) for event in events
+    )
