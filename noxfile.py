@@ -6,6 +6,7 @@ Sessions run in it as they are. Under a nox from elsewhere each session makes it
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tomllib
@@ -122,25 +123,22 @@ def release(session: nox.Session) -> None:
     python(session, "-m", "twine", "check", "--strict", *dist)
 
     scratch = Path(session.create_tmp()).resolve()
-    shutil.rmtree(scratch / "env", ignore_errors=True)
+    for leftover in ("env", "out"):
+        shutil.rmtree(scratch / leftover, ignore_errors=True)
     python(session, "-m", "venv", str(scratch / "env"))
     programs = scratch / "env" / "bin"
-    # The wheel says what it needs, the lock which release of that: nothing undeclared gets in.
+    # The wheel says what it needs, the lock only which release of that, so nothing undeclared gets in. With
+    # hashes among the constraints pip would want one of the wheel that was just built, too.
+    versions = scratch / "versions.txt"
+    versions.write_text("\n".join(re.findall(r"^[a-z0-9-]+==[^\\\n]+", LOCK.read_text(), re.MULTILINE)))
     wheel = next(path for path in dist if path.endswith(".whl"))
-    session.run(
-        str(programs / "python"), "-m", "pip", "install", "--quiet", "-c", str(LOCK), wheel, external=True
-    )
+    pip_install = ("-m", "pip", "install", "-qq", "--constraint", str(versions))
+    session.run(str(programs / "python"), *pip_install, wheel, external=True)
     session.run(str(programs / "python"), "-m", "pip", "check", external=True)
     with session.chdir(scratch):  # away from the sources, so that only the wheel can be meant
         session.run(str(programs / "tidegate"), "--version", external=True)
-        session.run(
-            str(programs / "tidegate"),
-            "compile",
-            str(ROOT / "inventory"),
-            "--out",
-            str(scratch / "out"),
-            external=True,
-        )
+        compile_ = ("compile", str(ROOT / "inventory"), "--out", str(scratch / "out"))
+        session.run(str(programs / "tidegate"), *compile_, external=True)
 
 
 @nox.session(venv_backend="venv")
