@@ -128,7 +128,7 @@ def _manifest(out: Path) -> dict[str, Any]:
             raise ValueError
         if not all(isinstance(name, str) and is_name(name) for name in (*names, fleet)):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OutputError, OSError, ValueError, KeyError, TypeError):
         raise OutputError(f"{out}: no output of 'tidegate compile' ({MANIFEST} is not one of ours)") from None
     return dict(document)
 

@@ -38,9 +38,10 @@ def check(
     """
     problems = [*earlier, *missing_overlay(documents, files)]
     unread: list[Unread] = []
+    aliases = {(p.where, "TG014") for p in earlier if p.code == "TG006"}  # an alias has no value of its own
     for document in documents:
         found, left = structure(document)
-        problems.extend(found)
+        problems.extend(p for p in found if (p.where, p.code) not in aliases)
         unread.extend(left)
     inventory = read(documents, problems)
     problems.extend(_never_lost(unread, problems))

@@ -123,7 +123,7 @@ def _routes(client: Client, inventory: Inventory) -> Iterator[Diagnostic]:
 def _endpoint_in_tunnel(
     client: Client, at: At[str], gateway: Gateway, others: list[Gateway]
 ) -> Iterator[Diagnostic]:
-    if gateway.endpoint is None:
+    if gateway.endpoint is None or gateway.endpoint.value.address.version not in client.families:
         return
     endpoint = gateway.endpoint.value.address
     for other in others:

@@ -15,6 +15,7 @@ from tidegate_compiler.fields import NAME_RULE
 from tidegate_compiler.load import Document
 from tidegate_compiler.yamltree import Node, plain
 from tidegate_schema import validation
+from tidegate_schema.names import is_name
 from tidegate_schema.validation import SchemaProblem
 
 # Local settings of a gateway, or secrets of a host. The control plane distributes neither (design: what the
@@ -38,7 +39,7 @@ class Unread:
 
 def structure(document: Document) -> tuple[list[Diagnostic], list[Unread]]:
     """Return the problems of one document's shape, and the values left to their readers."""
-    problems = list(_reserved(document.file, document.root))
+    problems = list(_reserved(document, document.root, depth=0))
     unread: list[Unread] = []
     seen: set[tuple[Any, ...]] = set()
     for problem in validation.errors(document.kind, plain(document.root)):
@@ -68,16 +69,24 @@ def locate(root: Node, path: tuple[str | int, ...]) -> Node:
     return node
 
 
-def _reserved(file: str, node: Node) -> Iterator[Diagnostic]:
+def _reserved(document: Document, node: Node, depth: int) -> Iterator[Diagnostic]:
     if isinstance(node.value, dict):
         for key, member in node.value.items():
-            if key in RESERVED:
-                where = Where(file, member.line, member.column)
-                yield Diagnostic(where, "TG013", f"{show(key)} is refused: {RESERVED[key]}")
-            yield from _reserved(file, member.node)
+            # At the top of a file stand objects' names, and "privatekey" may well be one.
+            name = _reserved_name(key) if depth > 0 or not is_name(key) else None
+            if name is not None:
+                where = Where(document.file, member.line, member.column)
+                yield Diagnostic(where, "TG013", f"{show(key)} is refused: {RESERVED[name]}")
+            yield from _reserved(document, member.node, depth + 1)
     elif isinstance(node.value, list):
         for item in node.value:
-            yield from _reserved(file, item)
+            yield from _reserved(document, item, depth + 1)
+
+
+def _reserved_name(key: str) -> str | None:
+    """Return the reserved field a key spells, however it is written: PrivateKey, private-key, private_key."""
+    folded = key.lower().replace("-", "").replace("_", "")
+    return next((name for name in RESERVED if name.replace("_", "") == folded), None)
 
 
 def _diagnose(document: Document, node: Node, problem: SchemaProblem) -> Iterator[Diagnostic]:
@@ -136,7 +145,7 @@ def _unknown_fields(document: Document, node: Node, path: tuple[str | int, ...])
     known = _fields(document.kind, path)
     assert isinstance(node.value, dict)
     for key, member in node.value.items():
-        if key not in known and key not in RESERVED:
+        if key not in known and _reserved_name(key) is None:
             hint = did_you_mean(key, known) or f"; known here: {', '.join(known)}"
             where = Where(document.file, member.line, member.column)
             yield Diagnostic(where, "TG011", f"unknown field {show(key)}{hint}")
@@ -168,7 +177,7 @@ def place_of(document: Document, path: tuple[str | int, ...], node: Node) -> Whe
 
 def _bad_name(file: str, node: Node, name: Any) -> Iterator[Diagnostic]:
     assert isinstance(node.value, dict)
-    if name in RESERVED:
+    if not isinstance(name, str) or _reserved_name(name) is not None:
         return
     member = node.value[name]
     yield Diagnostic(Where(file, member.line, member.column), "TG017", f"{show(name)}: {NAME_RULE}")
