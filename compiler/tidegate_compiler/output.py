@@ -2,8 +2,9 @@
 
 Only a directory that is absent, empty, or carries our manifest is ever written into, and only there is anything
 removed. Files whose bytes are right already are not touched. New bytes are first written beside the old ones,
-all of them, and then renamed in one go under the mark `.incomplete`; an output that carries the mark is a
-mixture of two runs, which `publish` refuses and the next `compile` mends.
+all of them, and then renamed in one go, under the mark `.incomplete`; an output that carries the mark may be a
+mixture of two runs, which `publish` refuses and the next `compile` mends. Nothing is synced to the disk: the output
+can be made again at any time, and `publish` checks what it signs.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
     changed = tuple(sorted(path for path, data in files.items() if not _is_same(out / path, data)))
-    stale = tuple(sorted(_present(out) - set(files)))
+    stale = tuple(sorted(_present(out) - set(files) - {path + _ASIDE for path in changed}))
     if not changed and not stale and not (out / INCOMPLETE).exists():
         return Written((), (), len(files))
+    (out / INCOMPLETE).touch()
     for path in changed:
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         _aside(out / path).write_bytes(files[path])
-    (out / INCOMPLETE).touch()
     for path in changed:
         _aside(out / path).replace(out / path)
     for path in stale:

@@ -1,0 +1,229 @@
+"""The commands as users meet them: exit statuses, one-line errors, no traceback whatever the files hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import compilerkit
+from tidegate_schema.cli import EXIT_USAGE, run
+
+EXAMPLE = str(compilerkit.ROOT / "inventory")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tidegate(capfd: pytest.CaptureFixture[str]) -> Run:
+    def call(*args: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = run([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "inventory"))
+
+
+def test_validate(tidegate: Run, copy: Path) -> None:
+    assert tidegate("validate", copy) == (0, "0 errors, 0 warnings\n", "")
+    (copy / "groups" / "people.yaml").write_text("engineers: {members: [alcie-laptop]}\n")
+    status, out, _ = tidegate("validate", copy)
+    assert status == 1
+    assert f"{copy}/groups/people.yaml:1:23: error TG030 there is no 'alcie-laptop' in clients" in out
+    assert "did you mean 'alice-laptop'? [unknown-reference]" in out
+    status, out, _ = tidegate("validate", copy, "--format", "json")
+    first = json.loads(out)["diagnostics"][0]
+    assert (status, first["file"], first["line"], first["column"]) == (1, "groups/people.yaml", 1, 23)
+
+
+def test_warnings_fail_only_when_strict(tidegate: Run, copy: Path) -> None:
+    assert tidegate("validate", copy, "--strict", "--at", "2030-01-01")[0] == 0
+    status, out, _ = tidegate("validate", copy, "--at", "2032-01-01")
+    assert (status, out.count("TG057")) == (0, 2)
+    assert tidegate("validate", copy, "--at", "2032-01-01", "--strict")[0] == 1
+
+
+def test_compile(tidegate: Run, copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert tidegate("compile", copy, "--out", out)[0] == 0
+    status, text, _ = tidegate("compile", copy, "--out", out, "--json")
+    assert (status, json.loads(text)) == (0, {"format": 1, "changed": [], "removed": []})
+    (copy / "policies" / "engineering.yaml").write_text("p: {}\n")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    status, text, err = tidegate("compile", copy, "--out", out)
+    assert (status, text) == (1, "")
+    assert err.splitlines()[-1] == f"tidegate: {copy}: 1 error, 0 warnings"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    status, _, err = tidegate("compile", EXAMPLE, "--out", copy)
+    assert status == 1
+    assert err.count("\n") == 1
+
+
+def test_access_tests(tidegate: Run, copy: Path, tmp_path: Path) -> None:
+    junit = tmp_path / "report.xml"
+    status, out, _ = tidegate("test", copy, "--junit", junit)
+    assert (status, out) == (0, "26 passed, 0 failed, 0 policies untested\n")
+    assert ElementTree.parse(junit).getroot().attrib["tests"] == "26"
+    (copy / "tests" / "operations.yaml").write_text(
+        "- {from: client:bob-laptop, to: 10.20.0.80, port: tcp/8080, expect: allow, at: 2027-01-01}\n"
+    )
+    status, out, _ = tidegate("test", copy, "--junit", junit)
+    assert status == 1
+    assert (
+        "tests/operations.yaml:1:3: bob-laptop -> 10.20.0.80 tcp/8080 at 2027-01-01T00:00:00Z: expected allow"
+        in out
+    )
+    assert "no test touches the policy nobody-logs-in-to-databases" in out
+    assert len(ElementTree.parse(junit).getroot().findall("testcase/failure")) == 1
+    status, out, _ = tidegate("test", copy, "--json")
+    assert [result["passed"] for result in json.loads(out)["results"]].count(False) == 1
+
+
+def test_explain(tidegate: Run) -> None:
+    status, out, _ = tidegate("explain", EXAMPLE, "alice-laptop", "10.20.0.80", "tcp/8080", "--json")
+    told = json.loads(out)
+    assert (status, told["verdict"], told["policy"], told["gateway"], told["route"]) == (
+        0, "allow", "eng-reaches-web", "fra1", "10.20.0.0/16",
+    )  # fmt: skip
+    assert (told["file"], told["line"]) == (f"{EXAMPLE}/policies/engineering.yaml", 1)
+    status, out, _ = tidegate("explain", EXAMPLE, "bob-laptop", "fd20::80", "icmp")
+    assert (status, out.splitlines()[0].split(" at ")[0]) == (3, "deny: bob-laptop -> fd20::80 icmp")
+    status, out, _ = tidegate("explain", EXAMPLE, "erin-desktop", "10.20.5.3", "tcp/22")
+    assert status == 3
+    assert "policies/operations.yaml:8" in out
+    status, out, _ = tidegate("explain", EXAMPLE, "ci-runner", "fd30::1", "tcp/873", "--json")
+    assert (status, json.loads(out)["reason"]) == (3, "NO_ROUTE")
+    status, out, _ = tidegate(
+        "explain", EXAMPLE, "alice-laptop", "10.20.5.3", "tcp/5432", "--at", "2031-06-30"
+    )
+    assert status == 3
+    assert "eng-reads-prod-db" in out
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("nobody", "10.20.0.1", "tcp/1"), ("alice-laptop", "x\x1b[2J", "tcp/1"), ("alice-laptop", "10.20.0.1", "any"),
+        ("alice-laptop", "10.20.0.1", "tcp/1-2"), ("alice-laptop", "10.20.0.1", "tcp/99999"), ("", "10.20.0.1", "icmp"),
+        ("alice-laptop", "10.20.0.0/24", "icmp"), ("alice-laptop", "10.20.0.1", "proto/6"), ("a\u202e", "::1", "icmp"),
+    ],
+)  # fmt: skip
+def test_a_question_without_an_answer_is_one_line_and_status_1(
+    tidegate: Run, question: tuple[str, ...]
+) -> None:
+    status, out, err = tidegate("explain", EXAMPLE, *question)
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert err.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("args", [("--at", "yesterday"), ("--at", "2027-02-30"), ("--nonsense",)])
+def test_a_usage_error_is_64(tidegate: Run, args: tuple[str, ...]) -> None:
+    assert tidegate("validate", EXAMPLE, *args)[0] == EXIT_USAGE
+
+
+def test_init_is_valid_compiles_and_passes_its_tests(tidegate: Run, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    assert tidegate("init", new)[0] == 0
+    assert tidegate("validate", new, "--strict") == (0, "0 errors, 0 warnings\n", "")
+    assert tidegate("test", new)[1] == "3 passed, 0 failed, 0 policies untested\n"
+    assert tidegate("compile", new, "--out", tmp_path / "out")[0] == 0
+    assert (new / "CODEOWNERS").is_file()
+    assert "tidegate==" in (new / ".github/workflows/inventory.yml").read_text()
+    status, _, err = tidegate("init", new)
+    assert (status, err.count("\n")) == (1, 1)
+    (tmp_path / "repo" / ".git").mkdir(parents=True)
+    assert tidegate("init", tmp_path / "repo")[0] == 0
+
+
+def test_keys_and_publish(tidegate: Run, tmp_path: Path) -> None:
+    keys, out, target = tmp_path / "keys", tmp_path / "out", tmp_path / "bundles"
+    status, told, _ = tidegate("keys", "init", keys)
+    assert status == 0
+    private = keys / "signing.key"
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert private.read_text().splitlines()[1] not in told
+    before = private.read_bytes()
+    assert tidegate("keys", "init", keys)[0] == 1
+    assert private.read_bytes() == before
+    tidegate("compile", EXAMPLE, "--out", out)
+    status, told, _ = tidegate("publish", out, "--to", target, "--key", private, "--source", "abc", "--json")
+    hosts = json.loads(told)["hosts"]
+    assert (status, len(hosts), {host["serial"] for host in hosts}) == (0, 10, {1})
+    status, told, _ = tidegate("publish", out, "--to", target, "--key", private)
+    assert status == 0
+    assert told.count("unchanged") == 10
+    for args in (
+        (EXAMPLE, "--to", target, "--key", private),
+        (tmp_path / "absent", "--to", target, "--key", private),
+        (out, "--to", target, "--key", keys / "signing.pub"),
+        (out, "--to", target, "--key", tmp_path / "absent"),
+        (out, "--to", target, "--key", private, "--source", "a\nb"),
+        (out, "--to", private, "--key", private),
+    ):
+        status, _, err = tidegate("publish", *args)
+        assert (status, err.count("\n")) == (1, 1), args
+    for length in ("0d", "soon", "99999d", "-1d", "\u0663d"):
+        assert (
+            tidegate("publish", out, "--to", target, "--key", private, "--valid-for", length)[0] == EXIT_USAGE
+        )
+
+
+def test_missing_and_unreadable_places_are_one_line(tidegate: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for inventory in (tmp_path / "absent", tmp_path / "file"):
+        for args in (["validate"], ["test"], ["compile", "--out", tmp_path / "out"]):
+            status, _, err = tidegate(args[0], inventory, *args[1:])
+            assert (status, err.count("\n")) == (1, 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_fifos_links_and_odd_file_names_are_told_not_followed(tidegate: Run, copy: Path) -> None:
+    os.mkfifo(copy / "groups" / "pipe.yaml")
+    (copy / "groups" / "link.yaml").symlink_to("/etc/passwd")
+    (copy / "groups" / "a\x1b[2J\n.yaml").write_text("x")
+    (os.fsencode(copy / "groups") + b"/\xff.yaml", "x")
+    with open(os.fsencode(copy / "groups") + b"/\xff.yaml", "w") as file:  # noqa: PTH123 - bytes are no Path
+        file.write("x: [")
+    status, out, _ = tidegate("validate", copy)
+    assert status == 1
+    assert all(line.isprintable() for line in out.splitlines())
+    assert {code for code in ("TG001", "TG002", "TG005") if code in out} == {"TG001", "TG002", "TG005"}
+    assert "root:" not in out
+
+
+@pytest.mark.parametrize("command", ["init", "validate", "compile", "test", "explain", "publish", "keys"])
+def test_help_has_an_example(tidegate: Run, command: str) -> None:
+    status, out, _ = tidegate(command, *(["init"] if command == "keys" else []), "--help")
+    assert status == 0
+    assert "Example" in out
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_bytes_as_any_file_end_in_a_status(tidegate: Run, tmp_path: Path, data: st.DataObject) -> None:
+    root = tmp_path / "fuzz"
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(EXAMPLE, root)
+    victim = data.draw(st.sampled_from(sorted(path for path in root.rglob("*.yaml"))))
+    original = victim.read_bytes()
+    position = data.draw(st.integers(0, len(original)))
+    noise = data.draw(
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"[", b"{", b"- ", b": ", b"\n", b"~", b"'"]))
+    )
+    victim.write_bytes(original[:position] + noise + original[position + data.draw(st.integers(0, 40)) :])
+    assert tidegate("validate", root)[0] in (0, 1)
+    assert tidegate("test", root)[0] in (0, 1)
+    assert tidegate("explain", root, "alice-laptop", "10.20.0.80", "tcp/8080")[0] in (0, 1, 3)
