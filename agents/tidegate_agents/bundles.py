@@ -68,12 +68,21 @@ def host_directory(bundles: Path, identity: Identity) -> Path:
     return bundles / identity.kind / identity.host
 
 
-def current_link(directory: Path) -> str | None:
-    """Return where `current` points, None when nothing is published; a cheap look that proves nothing."""
+def fingerprint(directory: Path) -> tuple[object, ...] | None:
+    """Return what changes when a host is published to, None when nothing is there; a look that proves nothing.
+
+    A renewal changes release.json alone, so the link is not enough.
+    """
+    try:
+        info = (directory / "current" / ENVELOPE_FILE).lstat()
+        return _link(directory), info.st_ino, info.st_mtime_ns, info.st_size
+    except OSError:
+        return (_link(directory),) if (directory / "current").is_symlink() else None
+
+
+def _link(directory: Path) -> str:
     try:
         return str((directory / "current").readlink())
-    except FileNotFoundError:
-        return None
     except OSError:
         return ""
 
@@ -83,7 +92,7 @@ def read_current(directory: Path, identity: Identity, highest_serial: int, now: 
 
     `highest_serial` is the highest serial this host has ever accepted.
     """
-    match = _CURRENT.fullmatch(current_link(directory) or "")
+    match = _CURRENT.fullmatch(_link(directory))
     if match is None:
         raise ReleaseError("bad-link", f"{directory}/current does not point to releases/<digest>")
     with ExitStack() as stack:

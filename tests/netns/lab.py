@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -189,7 +187,7 @@ class Signer:
         self.signer = release.load_signer(private)
 
     def publish(
-        self, bundles: Path, kind: str, host: str, files: dict[str, bytes], serial: int, **other: Any
+        self, bundles: Path, kind: str, host: str, files: dict[str, bytes], serial: int, /, **other: Any
     ) -> Path:
         """Write one signed release and point `current` at it; `other` replaces fields of the statement."""
         entries = {name: release.FileEntry.of(data) for name, data in files.items()}
@@ -336,6 +334,13 @@ class Lab:
             for line in agent.host.sh("wg", "show", DEVICE, "latest-handshakes").splitlines()
         )
 
+    def forget_session(self, agent: Agent) -> None:
+        """Make a client shake hands anew now; by itself it would after 15 s without an answer (WireGuard, 6.5)."""
+        agent.host.sh("wg", "set", DEVICE, "peer", self.gateway.public_key, "remove")
+        networks = "10.20.0.0/16,fd20::/48"
+        peer = (self.gateway.public_key, "endpoint", "203.0.113.10:51820", "allowed-ips", networks)
+        agent.host.sh("wg", "set", DEVICE, "peer", *peer)
+
     def republish(self, serial: int, policy: bytes | None = None, peers: bytes | None = None) -> None:
         """Publish a further release for the gateway and wait until it is in force."""
         policy = policy if policy is not None else self.policy_file(alice=WEB_RULES, bob=[])
@@ -450,7 +455,7 @@ while True:
 
 
 LOG_SERVER = """
-import http.server, json, sys
+import http.server, socketserver, sys
 out = open(sys.argv[1], "a", buffering=1)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -458,7 +463,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         out.write(self.rfile.read(int(self.headers["content-length"])).decode())
         self.send_response(204); self.send_header("content-length", "0"); self.end_headers()
     def log_message(self, *_): pass
-http.server.ThreadingHTTPServer((sys.argv[2], 9000), Handler).serve_forever()
+class Server(socketserver.ThreadingTCPServer):  # http.server's own would look its name up, and wait for that
+    allow_reuse_address = daemon_threads = True
+Server((sys.argv[2], 9000), Handler).serve_forever()
 """
 
 
@@ -491,6 +498,5 @@ def lab(directory: Path) -> Iterator[Lab]:
 
 def prepare_sandbox() -> None:
     """Give the sandbox what a fresh machine has: a /run of its own and a loopback."""
-    assert os.getpid() and shutil.which("nsenter")
     sh("mount", "-t", "tmpfs", "tmpfs", "/run")
     sh("ip", "link", "set", "lo", "up")

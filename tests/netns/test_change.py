@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 
@@ -30,7 +31,7 @@ def talk(c):
     try:
         while True: c.sendall(b"x" * 100); time.sleep(0.02)
     except OSError: pass
-s = socket.create_server(("::", 8082), family=socket.AF_INET6)
+s = socket.create_server(("::", 8082), family=socket.AF_INET6, dualstack_ipv6=True)
 while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
 """
 STREAM_CLIENT = """
@@ -232,15 +233,23 @@ def test_releases_that_are_not_for_this_host_or_not_authentic_change_nothing(lab
         assert lab.gateway.status()["release"]["serial"] == 5  # type: ignore[index]
         assert ping(lab.alice.host)
         assert not ping(lab.bob.host)
-    folder = lab.signer.publish(lab.bundles, "gateway", "fra1", everyone, 6)
-    (folder / "policy.json").write_bytes(lab.policy_file(alice=WEB_RULES, bob=WEB_RULES))
-    until(
-        "mixed files are named", lambda: (lab.gateway.status()["refusal"] or {}).get("name") == "mixed-files"
-    )  # type: ignore[index]
-    (folder / "release.json").write_bytes(b"{}")
-    until("no envelope", lambda: (lab.gateway.status()["refusal"] or {}).get("name") == "malformed-envelope")  # type: ignore[index]
-    assert not ping(lab.bob.host)
-    assert ping(lab.alice.host)
+    aside = lab.directory / "aside"
+    for name, file, data in (
+        ("mixed-files", "policy.json", lab.policy_file(alice=WEB_RULES, bob=WEB_RULES)),
+        ("malformed-envelope", "release.json", b"{}"),
+    ):
+        folder = lab.signer.publish(aside, "gateway", "fra1", everyone, 6)
+        (folder / file).write_bytes(data)
+        shutil.copytree(aside, lab.bundles, symlinks=True, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        until(f"{name} is named", lambda name=name: _refusal(lab) == name)
+        assert ping(lab.alice.host)
+        assert not ping(lab.bob.host)
+
+
+def _refusal(lab: Lab) -> str | None:
+    status = lab.gateway.status()
+    name: str | None = ((status and status["refusal"]) or {}).get("name")
+    return name
 
 
 def test_no_private_key_is_in_a_status_a_log_or_a_process_list(lab: Lab) -> None:

@@ -81,7 +81,7 @@ def test_kill_9_of_the_forwarder_in_observe_traffic_goes_on(lab: Lab) -> None:
 def test_in_observe_traffic_goes_on_when_no_forwarder_can_be_started(lab: Lab) -> None:
     lab.publish()
     lab.start("authz_mode=observe")
-    # The supervisor's interpreter stays; every new process of it fails.
+    # No generation can be written any more, so no forwarder can be started.
     lab.gateway.host.sh(
         "sh", "-c", "rm -r /run/tidegate/gateway/generations && touch /run/tidegate/gateway/generations"
     )
@@ -118,6 +118,7 @@ def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(
         assert lab.gateway.host.sh("ip", "-o", "link").count("tidegate") == 0
         assert lab.gateway.host.sh("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
         lab.gateway.start()
+        lab.forget_session(lab.alice)
         until("alice gets through again", lambda: ping(lab.alice.host))
     for stream in refused:
         assert stream.end()[1] == 0
@@ -163,6 +164,7 @@ def test_invalid_settings_keep_the_running_mode_and_at_start_mean_enforce(lab: L
     lab.gateway.stop()
     lab.gateway.start()
     assert lab.gateway.status()["authz_mode"] == "enforce"  # type: ignore[index]
+    lab.forget_session(lab.alice)
     until("alice gets through", lambda: ping(lab.alice.host))
     assert not ping(lab.bob.host)
 

@@ -30,6 +30,7 @@ class ClientAgent:
         self._memory = host.load_memory(places)
         self._settings = self._read_settings(settings.defaults("client"))
         self._name: str = self._settings["interface"]
+        self._seen: tuple[object, ...] | None = None
         self._accepted: bundles.Accepted | None = None
         self._config: wgquick.ClientConfig | None = None
         self._applied: tuple[wgquick.ClientConfig, Mapping[str, Any]] | None = None
@@ -75,8 +76,8 @@ class ClientAgent:
         return current
 
     def _read_bundle(self) -> None:
-        link = bundles.current_link(self._directory)
-        if link is None or (self._accepted is not None and link == f"releases/{self._accepted.digest}"):
+        offered = bundles.fingerprint(self._directory)
+        if offered is None or offered == self._seen:
             return
         now = max(time.time(), self._memory.time)
         try:
@@ -90,7 +91,7 @@ class ClientAgent:
             self._note("release", None)
             self._memory = self._memory.later(accepted.release.serial, time.time())
             host.save_memory(self._places, self._memory)
-            self._accepted, self._config = accepted, config
+            self._seen, self._accepted, self._config = offered, accepted, config
 
     def _note(self, what: str, problem: str | None) -> None:
         if problem and self._problems.get(what) != problem:

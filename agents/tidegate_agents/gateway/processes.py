@@ -35,7 +35,11 @@ class Child:
     ) -> None:
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops things in order.
         self.popen = subprocess.Popen(
-            command, pass_fds=pass_fds, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            pass_fds=pass_fds,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.started = time.monotonic()
         self.pidfd = os.pidfd_open(self.popen.pid)

@@ -77,7 +77,7 @@ class Supervisor:
         self._refusal: dict[str, Any] | None = None
         self._trouble: str | None = None
         self._status: dict[str, Any] = {}
-        self._seen_link: str | None = None
+        self._seen: tuple[object, ...] | None = None
         self._applied: Desired | None = None
         self._generation = 0
         self._forwarder: Forwarder | None = None
@@ -118,6 +118,7 @@ class Supervisor:
             self._trouble = str(error)
         else:
             self._trouble = None
+        self._write_status()
 
     def _start(self, waker: Waker) -> None:
         generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
@@ -171,7 +172,6 @@ class Supervisor:
         elif self._now() >= self._next_change:
             self._revoke(desired)
         self._remember(0)
-        self._write_status()
 
     def _patience(self) -> float:
         return max(0.0, min(POLL_SECONDS, self._next_change - self._now()))
@@ -195,8 +195,8 @@ class Supervisor:
 
     def _desired(self, before: Desired) -> Desired:
         current = self._read_settings()
-        link = bundles.current_link(self._directory)
-        if link is None or link == self._seen_link:
+        offered = bundles.fingerprint(self._directory)
+        if offered is None or offered == self._seen:
             return Desired(current, before.bundle, before.release)
         try:
             accepted = bundles.read_current(self._directory, self._identity, self._memory.serial, self._now())
@@ -206,7 +206,7 @@ class Supervisor:
                 log.error("release refused: %s", error)
                 self._refusal = {"name": error.name, "reason": str(error), "time": self._now()}
             return Desired(current, before.bundle, before.release)
-        self._seen_link, self._refusal = link, None
+        self._seen, self._refusal = offered, None
         self._remember(accepted.release.serial, force=True)
         return Desired(
             current,
