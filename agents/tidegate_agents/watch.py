@@ -21,7 +21,7 @@ _DEBOUNCE_MS = 100  # a publish is a burst of writes; one look after it is enoug
 
 
 class Waker:
-    """One thing to wait on; SIGTERM and SIGINT set `stopping`. Use as a context manager, in the main thread."""
+    """One thing to wait on; SIGTERM, SIGINT and SIGHUP set `stopping`. Use as a context manager, in the main thread."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.stopping = False
@@ -34,7 +34,7 @@ class Waker:
 
     def __enter__(self) -> Waker:
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._thread.start()
         return self
@@ -73,17 +73,21 @@ class Waker:
             if not present:  # what is not there yet is polled by `wait`
                 self._end.wait(POLL_SECONDS)
                 continue
-            for _ in watch(
-                *present,
-                stop_event=self._end,
-                watch_filter=None,
-                debounce=_DEBOUNCE_MS,
-                step=20,
-                rust_timeout=int(POLL_SECONDS * 1000),
-                yield_on_timeout=True,
-                raise_interrupt=False,
-            ):
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._writable, b"f")
-                if [path for path in self._paths if path.is_dir()] != present:
-                    break
+            with contextlib.suppress(FileNotFoundError):  # it went between the look and the watch
+                self._follow(present)
+
+    def _follow(self, present: list[Path]) -> None:
+        for _ in watch(
+            *present,
+            stop_event=self._end,
+            watch_filter=None,
+            debounce=_DEBOUNCE_MS,
+            step=20,
+            rust_timeout=int(POLL_SECONDS * 1000),
+            yield_on_timeout=True,
+            raise_interrupt=False,
+        ):
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._writable, b"f")
+            if [path for path in self._paths if path.is_dir()] != present:
+                return

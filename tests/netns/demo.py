@@ -8,6 +8,7 @@ Exit status 0 only if every expectation held.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -317,11 +318,22 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    # Ctrl-C reaches the story too, which ends in order; this process waits for that and then tidies up.
-    signal.signal(signal.SIGINT, lambda *_: None)
     with tempfile.TemporaryDirectory(prefix="tidegate-demo-") as directory:
         command = [*sandbox.sandbox_prefix(), sys.executable, __file__]
-        return subprocess.run(command, env={**os.environ, _INSIDE: directory}, check=False).returncode
+        story = subprocess.Popen(command, env={**os.environ, _INSIDE: directory})
+        # Ctrl-C reaches the story too, which ends in order; this process waits for that and then tidies up.
+        signal.signal(signal.SIGINT, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: _end(story))
+        return 1 if story.wait() else 0
+
+
+def _end(story: subprocess.Popen[bytes]) -> None:
+    """Ask the story to end, then end its namespaces and with them everything in them."""
+    story.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        story.wait(3)
+    story.kill()
 
 
 if __name__ == "__main__":

@@ -155,12 +155,16 @@ def main(argv: list[str] | None = None) -> int:
     poller = select.poll()
     poller.register(options.tun, select.POLLIN)
     poller.register(stop.readable, select.POLLIN)
-    while not stop.set:
-        poller.poll()
-        while forwarder.step() and not stop.set:
-            pass
-    # What waits in the queue arrived under this generation, and belongs to the clients it knew.
-    forwarder.step(DRAIN_MAX)
+    try:
+        while not stop.set:
+            poller.poll()
+            while forwarder.step() and not stop.set:
+                pass
+        # What waits in the queue arrived under this generation, and belongs to the clients it knew.
+        forwarder.step(DRAIN_MAX)
+    except OSError as error:
+        print(f"forwarder: reading the TUN: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 

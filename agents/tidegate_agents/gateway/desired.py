@@ -22,11 +22,16 @@ class GatewayBundle:
 
     peers: Mapping[str, PeerConfig] = field(default_factory=dict)
     clients: Mapping[bytes, str] = field(default_factory=dict)
-    policy: Mapping[str, Any] | None = None
+    policy: PolicyTable = field(default_factory=lambda: PolicyTable(None))
 
     def tables(self, generation: int, enforce: bool, not_earlier_than: float) -> Tables:
         """Return what a forwarder of this bundle knows."""
-        return Tables(generation, enforce, self.clients, PolicyTable(self.policy), not_earlier_than)
+        return Tables(generation, enforce, self.clients, self.policy, not_earlier_than)
+
+    def allows(self, source: bytes, destination: bytes, protocol: int, port: int, now: float) -> bool:
+        """Tell whether a connection with this first packet may exist at Unix time `now` in enforce."""
+        client = self.clients.get(source)
+        return client is not None and self.policy.decide(client, destination, protocol, port, now).allow
 
 
 def read_bundle(accepted: Accepted) -> GatewayBundle:
@@ -36,11 +41,10 @@ def read_bundle(accepted: Accepted) -> GatewayBundle:
         policy = (
             _document("policy", accepted.files["policy.json"]) if "policy.json" in accepted.files else None
         )
-        PolicyTable(policy)
         bundle = GatewayBundle(
             {peer["public_key"]: PeerConfig(frozenset(peer["allowed_ips"])) for peer in peers},
             {_address(text): peer["client_id"] for peer in peers for text in peer["allowed_ips"]},
-            policy,
+            PolicyTable(policy),
         )
         for peer in peers:
             if client_id(parse_public_key(peer["public_key"])) != peer["client_id"]:

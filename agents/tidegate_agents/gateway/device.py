@@ -26,6 +26,17 @@ class Device:
         self._settings = settings
         self.userspace: Child | None = None
 
+    def refuse_foreign(self) -> None:
+        """HostError when an interface of our name is there that is not WireGuard: nothing of others' is touched."""
+        if network.index(self.name) is not None:
+            try:
+                wireguard.run("show", self.name)
+            except wireguard.WireGuardError:
+                raise HostError(
+                    f"{self.name} is there and is not a WireGuard interface; "
+                    f"remove it, or name another with 'interface' in {self._places.settings}"
+                ) from None
+
     def ensure(self) -> None:
         """Make the interface when it is not there, and give it its key and port; an existing one is adopted."""
         if network.index(self.name) is None and not network.add_wireguard(self.name):
@@ -34,7 +45,7 @@ class Device:
         try:
             wireguard.run("set", self.name, "listen-port", port, "private-key", str(self._places.key))
         except wireguard.WireGuardError as error:
-            raise HostError(f"{self.name} is not a WireGuard interface of ours: {error}") from None
+            raise HostError(f"{self.name} does not take its key and port: {error}") from None
 
     def lost(self) -> bool:
         """Tell whether the interface, or the process behind it, is gone."""

@@ -10,11 +10,13 @@ judged as somebody else's, and what the status calls the current generation hold
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from tidegate_agents.gateway.processes import (
     replace_forwarder,
 )
 from tidegate_agents.watch import POLL_SECONDS, Waker
-from tidegate_schema.policy import FAR_FUTURE, PolicyTable
+from tidegate_schema.policy import FAR_FUTURE
 from tidegate_schema.release import ReleaseError
 
 log = logging.getLogger("tidegate.gateway")
@@ -61,7 +63,7 @@ class Desired:
     def judgement(self) -> tuple[object, ...]:
         """Return everything a forwarder depends on: when it differs, a new generation is due."""
         chosen = ("authz_mode", "logging_enabled")
-        return (*(self.settings[name] for name in chosen), self.bundle.clients, self.bundle.policy)
+        return (*(self.settings[name] for name in chosen), self.bundle.clients, self.bundle.policy.document)
 
 
 class Supervisor:
@@ -96,16 +98,13 @@ class Supervisor:
 
     def run(self) -> None:
         """Start, follow the inputs until told to stop, stop."""
-        held = host.lock(self._places)
-        with Waker([self._directory, self._places.etc]) as waker:
-            try:
-                self._start(waker)
-                while not waker.stopping:
-                    waker.wait(self._patience())
-                    self._turn(waker)
-            finally:
-                self._stop(waker)
-                os.close(held)
+        with ExitStack() as undo:
+            undo.callback(os.close, host.lock(self._places))
+            waker = undo.enter_context(Waker([self._directory, self._places.etc]))
+            self._start(waker, undo)
+            while not waker.stopping:
+                waker.wait(self._patience())
+                self._turn(waker)
 
     def _turn(self, waker: Waker) -> None:
         try:
@@ -120,41 +119,40 @@ class Supervisor:
             self._trouble = None
         self._write_status()
 
-    def _start(self, waker: Waker) -> None:
+    def _start(self, waker: Waker, undo: ExitStack) -> None:
+        """Set everything up, and note for each thing how it is undone: the stop is the start in reverse."""
         generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._generation = generation.last(self._places)
         desired = Desired(self._read_settings(), GatewayBundle(), None)
+        self._device.refuse_foreign()
+        undo.callback(self._places.status.unlink, missing_ok=True)
+        undo.callback(self._remember, 0, force=True)
         # Rules first: from here on, whatever comes up later finds them there.
+        undo.callback(nft.remove)
         nft.load(ruleset.render(desired.settings, enforce=desired.enforce))
         self._tun = network.open_tun(desired.settings)
+        undo.callback(os.close, self._tun)
+        undo.callback(network.lead_nowhere, self._fixed)
         network.lead_into_tun(desired.settings, enforce=desired.enforce)
+        undo.callback(self._stop_children, waker)
+        undo.callback(self._forwarding.restore)
         self._forwarding.enable()
+        undo.callback(self._device.down)
         self._device.ensure()
         desired = self._desired(desired)
         self._apply(desired, waker)
         self._device.up()
         network.set_routes(self._device.name, routes(desired.bundle))
         self._write_status()
-        log.info(
-            "generation %d: %s, %d peers", self._generation, desired.settings["authz_mode"], self._peers()
-        )
+        self._log_generation()
 
-    def _stop(self, waker: Waker) -> None:
-        self._device.down()
+    def _stop_children(self, waker: Waker) -> None:
         if self._forwarder is not None:
             waker.discard(self._forwarder.child.pidfd)
             self._forwarder.child.stop()
             self._forwarder.close()
         self._stop_flusher(waker)
-        network.lead_nowhere(self._device_settings())
-        if self._tun >= 0:
-            os.close(self._tun)
-        nft.remove()
-        self._forwarding.restore()
-        self._remember(0, force=True)
-        self._places.status.unlink(missing_ok=True)
-        log.info("stopped")
 
     def _follow(self, waker: Waker) -> None:
         assert self._applied is not None
@@ -162,13 +160,7 @@ class Supervisor:
         if desired != self._applied:
             self._apply(desired, waker)
             network.set_routes(self._device.name, routes(desired.bundle))
-            log.info(
-                "generation %d: %s, logging %s, %d peers",
-                self._generation,
-                desired.settings["authz_mode"],
-                "on" if desired.settings["logging_enabled"] else "off",
-                self._peers(),
-            )
+            self._log_generation()
         elif self._now() >= self._next_change:
             self._revoke(desired)
         self._remember(0)
@@ -233,7 +225,7 @@ class Supervisor:
         generation.write(self._places, tables)
         log_ring = self._ensure_ring(desired) if desired.settings["logging_enabled"] else None
         if desired.enforce:
-            network.lead_into_tun(self._device_settings(), enforce=True)
+            network.lead_into_tun(self._fixed, enforce=True)
         if self._forwarder is not None:
             waker.discard(self._forwarder.child.pidfd)
         try:
@@ -250,7 +242,7 @@ class Supervisor:
         self._generation = number
         self._load_rules(desired)
         if not desired.enforce:
-            network.lead_into_tun(self._device_settings(), enforce=False)
+            network.lead_into_tun(self._fixed, enforce=False)
         self._revoke(desired)
         generation.forget_before(self._places, number)
 
@@ -263,17 +255,10 @@ class Supervisor:
         if not desired.enforce:
             return
         now = self._now()
-        table = PolicyTable(desired.bundle.policy)
-        clients = desired.bundle.clients
-
-        def allowed(source: bytes, destination: bytes, protocol: int, port: int) -> bool:
-            client = clients.get(source)
-            return client is not None and table.decide(client, destination, protocol, port, now).allow
-
-        revoked = conntrack.revoke(allowed)
+        revoked = conntrack.revoke(functools.partial(desired.bundle.allows, now=now))
         if revoked:
             log.info("cut %d connections that are no longer allowed", revoked)
-        self._next_change = table.next_change(now)
+        self._next_change = desired.bundle.policy.next_change(now)
 
     def _ensure_ring(self, desired: Desired) -> Path:
         path = self._places.run / "events.ring"
@@ -351,9 +336,6 @@ class Supervisor:
     def _counters(self) -> Path:
         return self._places.run / "counters"
 
-    def _device_settings(self) -> dict[str, Any]:
-        return self._fixed
-
     def _peers(self) -> int:
         return len(self._applied.bundle.peers) if self._applied else 0
 
@@ -362,6 +344,12 @@ class Supervisor:
         if force or later.time - self._memory.time >= _REMEMBER_SECONDS:
             self._memory = later
             host.save_memory(self._places, later)
+
+    def _log_generation(self) -> None:
+        assert self._applied is not None
+        mode, logging_on = (self._applied.settings[name] for name in ("authz_mode", "logging_enabled"))
+        what = (self._generation, mode, "on" if logging_on else "off", self._peers())
+        log.info("generation %d: %s, logging %s, %d peers", *what)
 
     def _write_status(self) -> None:
         assert self._applied is not None
@@ -379,7 +367,7 @@ class Supervisor:
             "trouble": self._trouble,
             "release": self._applied.release,
             "refusal": self._refusal,
-            "policy": self._applied.bundle.policy is not None,
+            "policy": self._applied.bundle.policy.document is not None,
             "peers": self._peers(),
             "forwarder": self._forwarder.child.pid if self._forwarder else None,
             "flusher": self._flusher.pid if self._flusher else None,
