@@ -91,9 +91,10 @@ def test_a_sandbox_has_a_network_of_its_own() -> None:
 def test_what_was_started_in_a_sandbox_ends_with_it() -> None:
     if "--pid" not in sandbox.sandbox_prefix():
         pytest.skip("needs a PID namespace (this machine allows none)")
-    # The grandchild holds the pipe: communicate() returns only when it, too, is gone.
-    child = subprocess.Popen(
-        [*sandbox.sandbox_prefix(), "sh", "-c", "sleep 600 & sleep 600"], stdout=subprocess.PIPE
-    )
-    child.kill()
-    child.communicate(timeout=30)
+    command = [*sandbox.sandbox_prefix(), "sh", "-c", "echo up; sleep 60 & sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"  # before that, it may not have asked to die with its parent
+        child.kill()
+        # The grandchildren hold the pipe: it ends when they are gone, too.
+        child.communicate(timeout=30)
