@@ -1,12 +1,13 @@
 """JSON as Tidegate writes and reads it: canonical bytes out, strict and bounded in.
 
-Canonical: keys sorted, no spaces, ASCII, one final newline. Strict: no duplicate keys, no NaN, no depth
-bombs, so that two readers never see two meanings in one file.
+Canonical: keys sorted, no spaces, ASCII, one final newline. Strict: no duplicate keys, no NaN, no number that
+overflows to infinity, no depth bombs, so that two readers never see two meanings in one file.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 
@@ -30,10 +31,22 @@ def _no_constant(name: str) -> Any:
     raise JsonError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise JsonError("a number too large")
+    return number
+
+
 def parse(data: bytes) -> Any:
     """Read one JSON value; JsonError (one line, no part of the data) when it is not strictly JSON."""
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except JsonError:
         raise
     except UnicodeDecodeError:

@@ -153,8 +153,13 @@ def open_envelope(data: bytes, trusted: Sequence[Key]) -> Release:
     """
     try:
         envelope = Envelope.from_dict(jsonfile.parse(data))
+        # Base64 has spare bits and spellings, and an envelope room for more members: only the bytes that `sign`
+        # writes are read, so that no changed byte goes unnoticed.
+        canonical = jsonfile.canonical(envelope.to_dict()) == data
     except (SecureSystemsError, ValueError, KeyError, TypeError, AttributeError):
-        raise ReleaseError("malformed-envelope", "release.json is not a DSSE envelope") from None
+        canonical = False
+    if not canonical:
+        raise ReleaseError("malformed-envelope", "release.json is not a canonical DSSE envelope")
     if not envelope.signatures:
         raise ReleaseError("unsigned", "release.json carries no signature")
     if envelope.payload_type != PAYLOAD_TYPE:

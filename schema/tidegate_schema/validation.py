@@ -1,15 +1,21 @@
-"""The JSON Schemas beside this module (`schemas/<kind>.schema.json`, draft 2020-12) and the check."""
+"""The JSON Schemas beside this module (`schemas/<kind>.schema.json`, draft 2020-12) and the check.
+
+Stricter than the draft in one point: 1.0 is not an integer and NaN is not a number, because what passes here is
+used as an index, a size or a command's argument.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib.resources
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from jsonschema.validators import extend
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,25 @@ def kinds() -> list[str]:
     return sorted(f.name.removesuffix(suffix) for f in folder.iterdir() if f.name.endswith(suffix))
 
 
+def _is_integer(_checker: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_checker: Any, value: Any) -> bool:
+    return _is_integer(_checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
+
+
 @functools.cache
-def _validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(schema(kind))
+def _validator(kind: str) -> Any:
+    return _Validator(schema(kind))
 
 
 def errors(kind: str, value: Any) -> list[SchemaProblem]:

@@ -32,6 +32,8 @@ MAX_BYTES = 1 << 20
 
 _LINE = re.compile(r"([A-Za-z]+)[ \t]*=[ \t]*(.*)")
 _ENDPOINT = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+# Not what Python's ipaddress takes: no netmask, no bare address, no IPv6 zone (which may be any text at all).
+_PREFIX = re.compile(r"[0-9a-fA-F:.]{2,45}/[0-9]{1,3}")
 _INTERFACE = {"address", "mtu", "postup"}
 _PEER = {"publickey", "endpoint", "allowedips", "persistentkeepalive"}
 _T = TypeVar("_T")
@@ -73,13 +75,18 @@ def parse_endpoint(text: str) -> str:
 
 
 def _prefixes(text: str) -> tuple[str, ...]:
-    return tuple(str(ipaddress.ip_network(part.strip(), strict=True)) for part in text.split(","))
+    parts = [part.strip(" \t") for part in text.split(",")]
+    if not all(_PREFIX.fullmatch(part) for part in parts):
+        raise ValueError("write prefixes as ADDRESS/LENGTH, separated by commas")
+    return tuple(str(ipaddress.ip_network(part, strict=True)) for part in parts)
 
 
 def _hosts(text: str) -> tuple[str, ...]:
     prefixes = _prefixes(text)
     if any(ipaddress.ip_network(p).prefixlen != ipaddress.ip_network(p).max_prefixlen for p in prefixes):
         raise ValueError("a client's address is a /32 or a /128")
+    if len(set(prefixes)) != len(prefixes):
+        raise ValueError("an address stands twice")
     return prefixes
 
 
