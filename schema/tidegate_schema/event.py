@@ -50,6 +50,7 @@ LAYOUT = struct.Struct("<QQQII16s16s16sHHBBBBBBBB4xQQ16x")
 assert LAYOUT.size == RECORD_BYTES
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _KINDS = {KIND_PACKET: "packet"}
+_REASONS = {int(reason): reason.name.lower().replace("_", "-") for reason in Reason}
 
 
 class Event(NamedTuple):
@@ -83,10 +84,17 @@ def mapped(address: bytes) -> bytes:
 
 
 def unpack(record: bytes | memoryview) -> Event:
-    """Read one record of RECORD_BYTES bytes; ValueError when it is of another version."""
+    """Read one record of RECORD_BYTES bytes; ValueError when it is of another version, or says nothing known."""
     event = Event(*LAYOUT.unpack(record))
     if event.version != VERSION:
         raise ValueError(f"event record of version {event.version}, this reader knows {VERSION}")
+    if (
+        event.kind not in _KINDS
+        or event.mode >= len(MODES)
+        or event.verdict > 1
+        or event.reason not in _REASONS
+    ):
+        raise ValueError("event record with an unknown kind, mode, verdict or reason")
     return event
 
 
@@ -102,7 +110,7 @@ def _timestamp(wall_ns: int) -> str:
 
 
 def to_json(event: Event, gateway: str, epoch: str, policies: Sequence[str]) -> dict[str, Any]:
-    """Return the event as `event.schema.json` describes it.
+    """Return an event that `unpack` has read as `event.schema.json` describes it.
 
     `policies[i]` names the policy of rule i in the event's generation; a rule past its end stays unnamed.
     """
@@ -115,7 +123,7 @@ def to_json(event: Event, gateway: str, epoch: str, policies: Sequence[str]) -> 
         "kind": _KINDS[event.kind],
         "mode": MODES[event.mode],
         "verdict": "allow" if event.verdict else "deny",
-        "reason": Reason(event.reason).name.lower().replace("_", "-"),
+        "reason": _REASONS[event.reason],
         "generation": event.generation,
         "length": event.length,
     }

@@ -4,7 +4,8 @@
 
 Any 2xx is an ACK and frees the batch. Whatever else happens (refused, timeout, 4xx, 5xx, a redirect), the batch is
 dropped, a counter with the reason tells, and the next batch goes on. Nothing the receiver answers has any other
-effect. A killed flusher has freed nothing of what it was sending: its successor sends it again, under the same
+effect, and a POST ends at its deadline whatever the receiver keeps dripping. A record that cannot be read is counted
+and skipped. A killed flusher has freed nothing of what it was sending: its successor sends it again, under the same
 identity (gateway, epoch, seq), by which a receiver drops duplicates.
 """
 
@@ -16,8 +17,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,14 +72,24 @@ class PolicyNames:
         return self._known[generation]
 
 
-def encode(records: list[bytes], gateway: str, epoch: str, names: PolicyNames) -> tuple[bytes, int, int]:
-    """Return a batch as NDJSON, with the first and the last sequence number in it."""
-    events = [event.unpack(record) for record in records]
-    lines = [
-        json.dumps(event.to_json(one, gateway, epoch, names.of(one.generation)), separators=(",", ":"))
+def readable(records: Sequence[bytes]) -> list[event.Event]:
+    """Return the events of those records that can be read, in their order."""
+    events = []
+    for record in records:
+        with contextlib.suppress(ValueError):
+            events.append(event.unpack(record))
+    return events
+
+
+def encode(events: Sequence[event.Event], gateway: str, epoch: str, names: PolicyNames) -> bytes:
+    """Return a batch as NDJSON."""
+    return b"".join(
+        json.dumps(
+            event.to_json(one, gateway, epoch, names.of(one.generation)), separators=(",", ":")
+        ).encode()
+        + b"\n"
         for one in events
-    ]
-    return ("\n".join(lines) + "\n").encode(), events[0].seq, events[-1].seq
+    )
 
 
 class Sender:
@@ -84,29 +98,66 @@ class Sender:
     def __init__(self, endpoint: str, timeout: float) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
-        self._client = httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False)
+        self._client = httpx.Client(
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=1),
+        )
+        self._late = threading.Event()
+        self._stream: Any = None
 
     def post(self, body: bytes, headers: dict[str, str]) -> str | None:
-        """Send one batch; never raises for anything the network or the receiver does."""
-        deadline = time.monotonic() + self._timeout
+        """Send one batch; never raises for anything the network or the receiver does.
+
+        httpx's timeouts are for one read each, which a receiver that drips bytes never exceeds: so at the deadline
+        of the whole POST the connection is cut.
+        """
+        self._late.clear()
+        timer = threading.Timer(self._timeout, self._cut)
+        timer.daemon = True
+        timer.start()
         try:
-            with self._client.stream("POST", self._endpoint, content=body, headers=headers) as answer:
+            reason = self._post(body, headers)
+        finally:
+            timer.cancel()
+        return "timeout" if reason is not None and self._late.is_set() else reason
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> str | None:
+        try:
+            with self._client.stream(
+                "POST", self._endpoint, content=body, headers=headers, extensions={"trace": self._trace}
+            ) as answer:
                 read = 0
-                for (
-                    piece
-                ) in answer.iter_raw():  # read to the end, so that the connection can serve the next batch
+                for piece in answer.iter_raw():  # to the end, so that the connection can serve the next batch
                     read += len(piece)
                     if read > _ANSWER_MAX_BYTES:
                         return "endless-answer"
-                    if time.monotonic() > deadline:
-                        return "timeout"
                 return None if answer.is_success else f"http-{answer.status_code}"
         except httpx.TimeoutException:
             return "timeout"
         except httpx.ConnectError:
             return "connect"
-        except (httpx.HTTPError, httpx.InvalidURL):
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,
+        ):  # ValueError: a host name that IDNA cannot encode
             return "protocol"
+
+    def _trace(self, name: str, info: Mapping[str, Any]) -> None:
+        """Note the connection in use (https://www.python-httpx.org/advanced/extensions/#trace)."""
+        if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            self._stream = info["return_value"]
+            if self._late.is_set():
+                raise httpx.ReadTimeout("the deadline passed while connecting")
+
+    def _cut(self) -> None:
+        self._late.set()
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own, which would take the TLS object away from under the reader.
+                socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
 
 
 class Flusher:
@@ -133,25 +184,31 @@ class Flusher:
         if not final and not self._conditions.due(pending, self._ring.capacity, now - self._since):
             return False
         records = self._ring.peek(self._batch)
-        body, first, last = encode(records, self._gateway, self._ring.epoch, self._names)
+        events = readable(records)
+        if len(events) < len(records):
+            self.failed["unreadable-record"] += len(records) - len(events)
+        if events:
+            self._send(events)
+        self._ring.free(len(records))
+        if self._ring.pending() == 0:
+            self._since = None
+        return True
+
+    def _send(self, events: Sequence[event.Event]) -> None:
         headers = {
             "content-type": "application/x-ndjson",
             "user-agent": "tidegate",
             "tidegate-gateway": self._gateway,
             "tidegate-epoch": self._ring.epoch,
-            "tidegate-sequence": f"{first}-{last}",
+            "tidegate-sequence": f"{events[0].seq}-{events[-1].seq}",
             "tidegate-dropped": str(self._ring.dropped()),
         }
-        reason = self._sender.post(body, headers)
-        self._ring.free(len(records))
+        reason = self._sender.post(encode(events, self._gateway, self._ring.epoch, self._names), headers)
         if reason is None:
-            self.sent += len(records)
+            self.sent += len(events)
             self.last_ack = time.time()
         else:
-            self.failed[reason] += len(records)
-        if self._ring.pending() == 0:
-            self._since = None
-        return True
+            self.failed[reason] += len(events)
 
     def status(self) -> dict[str, Any]:
         """Return what `tidegate gateway status` shows of the events."""
