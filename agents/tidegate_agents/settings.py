@@ -1,5 +1,8 @@
 """Local settings: one YAML file per host, watched, edited in place with its comments kept.
 
+Plain YAML only: anchors, aliases, tags and merge keys are refused, as in an inventory, because parsers disagree on
+them and a few hundred bytes of aliases can stand for gigabytes.
+
 `authz_mode` and `logging_enabled` live here and nowhere else. An invalid file never changes what runs; at start it
 means the defaults, which for a gateway are enforce and no logging.
 """
@@ -12,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 
 from tidegate_agents.files import FileRefused, read_bounded, write_atomic
 from tidegate_schema import validation
 
 MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 4  # a list in the mapping is as deep as settings go
 
 
 class SettingsError(ValueError):
@@ -67,19 +72,22 @@ def parse_value(kind: str, name: str, text: str) -> Any:
     booleans = {"on": True, "yes": True, "off": False, "no": False}
     if known[name].get("type") == "boolean" and text.lower() in booleans:
         return booleans[text.lower()]
-    return _parse(Path("command line"), text.encode(), YAML(typ="safe", pure=True), scalar=True)
+    data = text.encode("utf-8", "surrogateescape")
+    return _parse(Path("command line"), data, YAML(typ="safe", pure=True), scalar=True)
 
 
 def _parse(path: Path, data: bytes, yaml: YAML, *, scalar: bool = False) -> Any:
     try:
-        document = yaml.load(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        _refuse_features(text)
+        document = yaml.load(text)
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not UTF-8") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise SettingsError(f"{path}{where}: {getattr(error, 'problem', None) or 'not YAML'}") from None
-    except (RecursionError, ValueError):
+    except Exception:  # values that ruamel trips over, each in its own way: KeyError, ValueError, …
         raise SettingsError(f"{path}: not YAML that can be read") from None
     if scalar:
         return document
@@ -89,6 +97,23 @@ def _parse(path: Path, data: bytes, yaml: YAML, *, scalar: bool = False) -> Any:
     if not isinstance(document, dict):
         raise SettingsError(f"{path}:1:1: settings are a mapping from name to value")
     return document
+
+
+def _refuse_features(text: str) -> None:
+    depth = 0
+    for one in YAML(typ="safe", pure=True).parse(text):
+        depth += isinstance(one, CollectionStartEvent) - isinstance(one, CollectionEndEvent)
+        if isinstance(one, AliasEvent) or getattr(one, "anchor", None) is not None:
+            problem = "anchors and aliases are not used in settings"
+        elif getattr(one, "tag", None) is not None:
+            problem = "tags are not used in settings"
+        elif isinstance(one, ScalarEvent) and one.value == "<<":
+            problem = "merge keys are not used in settings"
+        elif depth > _MAX_DEPTH:
+            problem = "nested too deep for settings"
+        else:
+            continue
+        raise MarkedYAMLError(problem=problem, problem_mark=one.start_mark)
 
 
 def _checked(kind: str, path: Path, document: dict[str, Any]) -> dict[str, Any]:
