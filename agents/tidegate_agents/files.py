@@ -22,13 +22,17 @@ def read_bounded(path: Path | str, limit: int, *, dir_fd: int | None = None) -> 
         raise
     except OSError as error:
         raise FileRefused(f"{path}: {error.strerror}") from None
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):  # before open(), which would leave a directory's descriptor behind
+        os.close(fd)
+        raise FileRefused(f"{path}: not a regular file")
     with open(fd, "rb") as file:  # noqa: PTH123 - it is a descriptor
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise FileRefused(f"{path}: not a regular file")
         if info.st_size > limit:
             raise FileRefused(f"{path}: {info.st_size} bytes, at most {limit} are read")
-        data = file.read(limit + 1)
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise FileRefused(f"{path}: {error.strerror}") from None
     if len(data) > limit:
         raise FileRefused(f"{path}: it grew past {limit} bytes while being read")
     return data
@@ -38,12 +42,16 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace a file in one step: a reader, or a crash at any moment, sees the old bytes or the new ones."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as file:  # noqa: PTH123 - it is a descriptor
-        os.fchmod(fd, mode)
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-    aside.replace(path)
+    try:
+        with open(fd, "wb") as file:  # noqa: PTH123 - it is a descriptor
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 
