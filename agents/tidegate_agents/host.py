@@ -172,7 +172,7 @@ def load_memory(places: Places) -> Memory:
         return Memory(int(document["serial"]), float(document["time"]))
     except FileNotFoundError:
         return Memory()
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise HostError(
             f"{places.memory}: unreadable ({error}); restore it, or remove it to start anew"
         ) from None
@@ -204,8 +204,8 @@ def write_status(places: Places, status: dict[str, Any]) -> None:
 def read_status(places: Places) -> dict[str, Any] | None:
     """Return the running agent's status, None when no agent runs here."""
     with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
-        status: dict[str, Any] = jsonfile.parse(read_bounded(places.status, 1 << 20))
-        if _alive(status.get("pid")):
+        status: Any = jsonfile.parse(read_bounded(places.status, 1 << 20))
+        if isinstance(status, dict) and _alive(status.get("pid")):
             return status
     return None
 

@@ -58,7 +58,7 @@ class ClientAgent:
         ):
             try:
                 interface.apply(self._places, self._config, self._settings)
-            except (host.HostError, wireguard.WireGuardError) as error:
+            except (host.HostError, wireguard.WireGuardError, OSError) as error:
                 self._note("interface", str(error))
             else:
                 self._note("interface", None)
@@ -88,9 +88,13 @@ class ClientAgent:
         except wgquick.ConfigError as error:
             self._note("release", f"invalid-bundle: wg0.conf: {error}")
         else:
-            self._note("release", None)
             self._memory = self._memory.later(accepted.release.serial, time.time())
-            host.save_memory(self._places, self._memory)
+            try:
+                host.save_memory(self._places, self._memory)
+            except OSError as error:  # what would be forgotten could be replayed, so it is not applied
+                self._note("release", f"not applied, trying again: {error}")
+                return
+            self._note("release", None)
             self._seen, self._accepted, self._config = offered, accepted, config
 
     def _note(self, what: str, problem: str | None) -> None:

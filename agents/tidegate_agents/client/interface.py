@@ -100,6 +100,7 @@ def _routes(name: str) -> frozenset[str]:
         for route in json.loads(
             _run("ip", family, "-json", "route", "show", "dev", name, "proto", "boot") or "[]"
         ):
-            destination = "0.0.0.0/0" if route["dst"] == "default" else route["dst"]
+            default = "0.0.0.0/0" if family == "-4" else "::/0"
+            destination = default if route["dst"] == "default" else route["dst"]
             found.add(str(ipaddress.ip_network(destination)))
     return frozenset(found)

@@ -125,7 +125,8 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
         found["packets"], found["bytes"] = counted.packets, counted.bytes
         found["write_errors"] = counted.write_errors
     with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
-        found["events"] = jsonfile.parse(read_bounded(where.run / "flusher.json", 1 << 16))
+        events = jsonfile.parse(read_bounded(where.run / "flusher.json", 1 << 16))
+        found["events"] = events if isinstance(events, dict) else {}
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
