@@ -417,12 +417,17 @@ class Pings:
         )
 
     def end(self) -> tuple[int, int]:
-        """Stop, and return how many were sent and how many were answered."""
+        """Stop, and return how many were sent and how many were answered.
+
+        One ping may be under way at the end; it is neither.
+        """
         self._process.send_signal(signal.SIGINT)
         output = self._process.communicate(timeout=10)[0].decode()
-        match = re.search(r"(\d+) packets transmitted, (\d+) received", output)
+        match = re.search(r"(\d+) packets transmitted", output)
         assert match, output
-        return int(match[1]), int(match[2])
+        sent = int(match[1])
+        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", output)}
+        return (sent - 1 if sent not in answered else sent), len(answered)
 
 
 class Sniffer:

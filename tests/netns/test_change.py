@@ -227,19 +227,19 @@ def test_releases_that_are_not_for_this_host_or_not_authentic_change_nothing(lab
     ]
     for name, publish in cases:
         publish()
-        until(
-            f"{name} is named", lambda name=name: (lab.gateway.status()["refusal"] or {}).get("name") == name
-        )  # type: ignore[index]
+        until(f"{name} is named", lambda name=name: _refusal(lab) == name)
         assert lab.gateway.status()["release"]["serial"] == 5  # type: ignore[index]
         assert ping(lab.alice.host)
         assert not ping(lab.bob.host)
     aside = lab.directory / "aside"
     for name, file, data in (
-        ("mixed-files", "policy.json", lab.policy_file(alice=WEB_RULES, bob=WEB_RULES)),
+        ("mixed-files", "policy.json", everyone["policy.json"].replace(b"10.20.0.80", b"10.20.0.81")),
+        ("bad-file", "policy.json", lab.policy_file(alice=WEB_RULES, bob=WEB_RULES)),
         ("malformed-envelope", "release.json", b"{}"),
     ):
         folder = lab.signer.publish(aside, "gateway", "fra1", everyone, 6)
         (folder / file).write_bytes(data)
+        (lab.bundles / "gateway/fra1/current").unlink()
         shutil.copytree(aside, lab.bundles, symlinks=True, dirs_exist_ok=True, copy_function=shutil.copyfile)
         until(f"{name} is named", lambda name=name: _refusal(lab) == name)
         assert ping(lab.alice.host)
