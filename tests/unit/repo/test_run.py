@@ -74,6 +74,8 @@ def clone(tmp_path: Path) -> Path:
     fake.parent.mkdir()
     fake.write_text(FAKE_PYTHON)
     fake.chmod(0o755)
+    for tool in ("wg", "wireguard-go", "ip", "nft", "ping", "unshare", "sysctl"):
+        fake.with_name(tool).symlink_to("/bin/true")  # so that nothing is lacking, and nothing gets installed
     return tree
 
 
@@ -150,7 +152,6 @@ def test_run_installs_the_project_anew_when_its_metadata_changes(clone: Path) ->
         (["bench", "compiler", "--json", "rows.json"], "bench -- compiler --json rows.json"),
     ],
 )
-@pytest.mark.needs_tools("wg", "wireguard-go", "ip", "nft", "ping", "unshare", "sysctl")
 def test_run_passes_on_what_is_asked(clone: Path, args: list[str], sessions: str) -> None:
     assert run_session(clone, *args)[-1].endswith(f"--sessions {sessions}")
 
