@@ -59,7 +59,7 @@ def init(directory: Path) -> int:
     return OK
 
 
-@click.command(epilog="Examples: tidegate validate inventory · tidegate validate inventory --strict --at now")
+@click.command(epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--strict", is_flag=True, help="Let warnings fail, too.")
@@ -126,7 +126,7 @@ def test(inventory: Path, junit: Path | None, at: int | None, as_json: bool) -> 
 
 
 @click.command(
-    epilog="Examples: tidegate explain inventory alice-laptop 10.20.0.80 tcp/8080 · "
+    epilog="Examples: tidegate explain inventory alice-laptop 10.20.0.80 tcp/8080; "
     "tidegate explain inventory alice-laptop fd20::80 icmp --at 2027-01-31"
 )
 @click.argument("inventory", metavar="INV", type=_FOLDER)
@@ -239,8 +239,9 @@ def _compiled(inventory: Path) -> pipeline.Compiled:
 def _print(lines: Iterable[str], err: bool = False) -> None:
     text = "\n".join(lines)
     if text:
-        # A path's undecodable bytes are told escaped; printing never fails on them.
-        click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"), err=err)
+        # What the terminal's encoding lacks, and a path's undecodable bytes, are told escaped.
+        encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,7 +22,7 @@ from tidegate_schema import jsonfile
 KINDS = ("gateways", "clients", "groups", "resources", "policies", "tests")
 OVERLAY_FILE = "overlay.yaml"
 FILE_MAX_BYTES = 4 << 20
-_LIKE_YAML = (".yaml", ".yml", ".json")
+_LIKE_YAML = (".yaml", ".yml")
 
 
 def read(root: Path) -> tuple[dict[str, bytes], list[Diagnostic]]:
@@ -86,7 +86,7 @@ def _read_kind(
                 problems.append(_symlink(path))
             elif child.is_dir(follow_symlinks=False):
                 problems.append(_unexpected(path, "a directory inside a kind is not read; move its files up"))
-            elif _is_yaml_like(child.name):
+            elif _is_yaml_like(child.name) or child.name.lower().endswith(".json"):
                 problems.append(_unexpected(path, "only *.yaml is read; rename it"))
     finally:
         os.close(descriptor)

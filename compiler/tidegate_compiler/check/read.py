@@ -29,6 +29,7 @@ from tidegate_compiler.yamltree import Member, Node
 
 T = TypeVar("T")
 DEFAULT_FLEET = "default"
+_KEY_TOLD = 6
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,9 @@ class _Object:
             return At(reader(node.value), where)
         except fields.FieldError as error:
             label = name if name.isascii() and name.isprintable() else show(name)
-            self.problems.append(Diagnostic(where, error.code, f"{label} {show(node.value)}: {error}"))
+            # A mangled key may be a private one: reports end up in logs, so only its beginning is told.
+            told = show(node.value if error.code != "TG020" else node.value[:_KEY_TOLD])
+            self.problems.append(Diagnostic(where, error.code, f"{label} {told}: {error}"))
             return None
 
 

@@ -183,3 +183,10 @@ def test_schema_patterns_refuse_a_trailing_newline_and_foreign_digits(kind: str)
             for suffix in ("\n", "\u0661"):
                 raw = changed(path, is_key, f"{_value(path)}{suffix}")
                 assert validation.errors(kind, raw[kind]), path
+
+
+def test_what_only_the_schema_refuses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither check alone decides: a reader gone lenient does not let a value through."""
+    monkeypatch.setattr(fields, "name", lambda text: text.strip())
+    raw = changed(("clients", "alice", "gateways", 0), False, "gw\n")
+    assert [d.code for d in compile_files(inventory(**raw)).diagnostics] == ["TG014"]

@@ -73,6 +73,16 @@ def test_a_private_key_that_was_refused_is_not_repeated() -> None:
     assert all(secret not in d.message for d in validate_files(inventory(clients=clients)).diagnostics)
 
 
+@pytest.mark.parametrize("mangled", ["{}\n", " {}", "{}=", "PrivateKey = {}"])
+def test_a_value_that_may_be_a_private_key_is_not_repeated(mangled: str) -> None:
+    secret = compilerkit.key("a secret")
+    clients = client("alice", 11)
+    clients["alice"]["public_key"] = mangled.format(secret)
+    diagnostics = validate_files(inventory(clients=clients)).diagnostics
+    assert [d.code for d in diagnostics] == ["TG020"]
+    assert secret[8:20] not in diagnostics[0].message
+
+
 def test_a_client_bundle_holds_only_endpoint_key_allowed_ips_and_own_address() -> None:
     files = {path: data for path, data in bundles().items() if path.startswith("client/")}
     assert {path.rpartition("/")[2] for path in files} == {"wg0.conf"}

@@ -272,3 +272,13 @@ def test_a_new_key_is_a_new_client_id() -> None:
     assert identifier() == identifier()
     assert identifier() != identifier(public_key=key("another"))
     assert identifier() == identifier(addresses=["10.64.0.99/32"])
+
+
+def test_addresses_endpoints_and_keys_come_out_in_canonical_form() -> None:
+    files = inventory(
+        gateways=gateway("gw", "FD20:0::/48", endpoint="[2001:DB8:0::0010]:00443"),
+        clients={"alice": client("alice", 11)["alice"] | {"addresses": ["FD64:0::000B/128"]}},
+    )
+    config = compiled(files).files["client/alice/wg0.conf"].decode()
+    assert "Endpoint = [2001:db8::10]:443\nAllowedIPs = fd20::/48\n" in config
+    assert "Address = fd64::b/128\n" in config
