@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,12 @@ import sandbox
 
 def pytest_configure(config: pytest.Config) -> None:
     sandbox.add_sbin_to_path()
+    if os.geteuid() != 0:
+        # In a user namespace an ordinary user is called root, and the real root's temporary directory is not
+        # theirs: whoever is started in a sandbox inherits a place of this user's own.
+        place = Path(tempfile.gettempdir(), f"tests-of-{os.getuid()}")
+        place.mkdir(mode=0o700, exist_ok=True)
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
