@@ -21,7 +21,7 @@ PACKAGES = (
 def test_the_packages_of_the_wheel_are_the_packages_there_are() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert tuple(wheel["packages"]) == PACKAGES
-    assert sorted(PACKAGES) == sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/tidegate_*"))
+    assert sorted(PACKAGES) == sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("[a-z]*/tidegate_*"))
 
 
 @pytest.mark.parametrize("package", PACKAGES)
