@@ -13,6 +13,7 @@ import click
 from tidegate_agents import cli, host, settings
 from tidegate_agents.datapath import counters
 from tidegate_agents.files import FileRefused, read_bounded
+from tidegate_agents.gateway.desired import FIXED
 from tidegate_schema import jsonfile
 from tidegate_schema.cli import Failure
 
@@ -24,7 +25,7 @@ def gateway() -> None:
     """Run the agent of a gateway host."""
 
 
-@gateway.command()
+@gateway.command(short_help="Make key pair and identity; print the public key.")
 @click.option("--name", required=True, help="This host's name in the inventory.")
 @click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
 @click.option(
@@ -50,7 +51,7 @@ def init(
     cli.init(cli.places("gateway", etc, state_dir, run_dir), fleet, name, trust, as_json)
 
 
-@gateway.command()
+@gateway.command(short_help="Follow the bundle directory and the settings.")
 @click.option("--bundles", type=cli.DIRECTORY, required=True, help="The bundle directory that is pushed to.")
 @cli.place_options
 def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
@@ -69,7 +70,7 @@ def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
     cli.run(("wg", "ip", "nft"), lambda: Supervisor(where, bundles.absolute()).run())
 
 
-@gateway.command("set")
+@gateway.command("set", short_help="Change local settings, live.")
 @click.argument("assignments", nargs=-1, required=True, metavar="NAME=VALUE…")
 @cli.place_options
 def set_(assignments: tuple[str, ...], etc: Path, state_dir: Path, run_dir: Path) -> None:
@@ -106,15 +107,22 @@ def set_(assignments: tuple[str, ...], etc: Path, state_dir: Path, run_dir: Path
         found = host.read_status(where) or found
     shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
     click.echo(f"{shown} (generation {found['generation']})")
+    later = [name for name in changes if name in FIXED]
+    if later:
+        click.echo(f"{', '.join(later)}: from the next start of the agent", err=True)
 
 
-@gateway.command()
+@gateway.command(short_help="Say what runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cli.place_options
 def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
     """Say what runs: mode, release, generation, packets by reason, events.
 
     Exit status 1 when no agent runs here.
+
+    \b
+    Example:
+      tidegate gateway status --json
     """
     where = cli.places("gateway", etc, state_dir, run_dir)
     found = host.read_status(where)

@@ -15,6 +15,12 @@ from tidegate_schema.keys import client_id, parse_public_key
 from tidegate_schema.policy import PolicyTable
 from tidegate_schema.release import ReleaseError
 
+FIXED = (
+    *("interface", "listen_port", "mtu", "tun", "tun_address", "mark", "table", "rule_priority"),
+    "ring_records",
+)
+"""Settings that take effect at the next start of the agent."""
+
 
 @dataclass(frozen=True)
 class GatewayBundle:

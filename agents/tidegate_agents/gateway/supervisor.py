@@ -26,7 +26,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tidegate_agents import bundles, host, settings, wireguard
 from tidegate_agents.events import ring
 from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset
-from tidegate_agents.gateway.desired import GatewayBundle, read_bundle, routes
+from tidegate_agents.gateway.desired import FIXED, GatewayBundle, read_bundle, routes
 from tidegate_agents.gateway.device import Device
 from tidegate_agents.gateway.processes import (
     Backoff,
@@ -42,8 +42,6 @@ from tidegate_schema.release import ReleaseError
 log = logging.getLogger("tidegate.gateway")
 
 _REMEMBER_SECONDS = 60.0
-FIXED = ("interface", "tun", "tun_address", "mtu", "mark", "table", "rule_priority", "ring_records")
-"""Settings that take effect at the next start of the agent."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,8 @@ class Supervisor:
         wireguard.set_peers(self._device.name, change.shrink)
         if self._applied is None or desired.judgement() != self._applied.judgement():
             self._new_generation(desired, waker)
+        elif desired.settings["masquerade"] != self._applied.settings["masquerade"]:
+            self._load_rules(desired, bypass=self._forwarder is None and not desired.enforce)
         wireguard.set_peers(self._device.name, change.grow)
         self._applied = desired
         self._keep_flusher(waker)
