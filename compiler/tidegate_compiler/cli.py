@@ -168,7 +168,12 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
 )
 @click.option("--key", metavar="KEY", type=_FOLDER, required=True, help="The private signing key.")
 @click.option(
-    "--valid-for", callback=_duration, default="30d", show_default=True, help="How long hosts may apply it."
+    "--valid-for",
+    metavar="TIME",
+    callback=_duration,
+    default="30d",
+    show_default=True,
+    help="How long hosts may apply it: 30d, 12h or 90m.",
 )
 @click.option(
     "--source", metavar="REV", default=None, help="The commit it comes from; default: the inventory's digest."
@@ -202,7 +207,7 @@ def keys() -> None:
     """Make signing keys: whoever holds the private one can change every host that trusts the public one."""
 
 
-@keys.command("init", epilog="Example: tidegate keys init keys")
+@keys.command("init", short_help="Make a signing key.", epilog="Example: tidegate keys init keys")
 @click.argument("directory", metavar="DIR", type=_FOLDER)
 @_json
 def keys_init(directory: Path, as_json: bool) -> int:

@@ -34,7 +34,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
-    "explain": ("tidegate_compiler.cli:explain", "", "Say who may reach what, and which policy decides."),
+    "explain": (
+        "tidegate_compiler.cli:explain",
+        "",
+        "Say whether a packet is allowed, and which policy decides.",
+    ),
     "publish": ("tidegate_compiler.cli:publish", "", "Sign bundles and push them to a target."),
     "keys": ("tidegate_compiler.cli:keys", "", "Make signing keys."),
     "client": ("tidegate_agents.client.cli:client", "client", "Run the agent of a client host."),

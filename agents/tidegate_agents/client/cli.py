@@ -17,7 +17,7 @@ def client() -> None:
     """Run the agent of a client host."""
 
 
-@client.command()
+@client.command(short_help="Make key pair and identity; print the public key.")
 @click.option("--name", required=True, help="This host's name in the inventory.")
 @click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
 @click.option(
@@ -43,7 +43,7 @@ def init(
     cli.init(cli.places("client", etc, state_dir, run_dir), fleet, name, trust, as_json)
 
 
-@client.command()
+@client.command(short_help="Follow the bundle directory.")
 @click.option("--bundles", type=cli.DIRECTORY, required=True, help="The bundle directory that is pushed to.")
 @cli.place_options
 def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
@@ -61,13 +61,17 @@ def run(bundles: Path, etc: Path, state_dir: Path, run_dir: Path) -> None:
     cli.run(("wg", "wg-quick", "ip"), lambda: ClientAgent(where, bundles.absolute()).run())
 
 
-@client.command()
+@client.command(short_help="Say what runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cli.place_options
 def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
     """Say what runs: release, interface, and each gateway's last handshake.
 
     Exit status 1 when no agent runs here.
+
+    \b
+    Example:
+      tidegate client status --json
     """
     where = cli.places("client", etc, state_dir, run_dir)
     found = host.read_status(where)
