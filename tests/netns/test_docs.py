@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from docskit import HOSTS, Fence, shell_fences
-from netns.lab import DEVICE, WEB4, Host, Lab, LogEndpoint, ping, until
+from netns.lab import DEVICE, WEB4, WEB6, Host, Lab, LogEndpoint, ping, until
 
 pytestmark = pytest.mark.netns
 
@@ -82,7 +82,7 @@ class Machine:
         return words[1] if words[0] == "tidegate" and words[2:3] == ["run"] else None
 
     def _start(self, kind: str, command: str) -> None:
-        """Run an agent in a terminal of its own, in the directory the first one is in, until it has applied a release."""
+        """Run an agent in a terminal of its own, in the directory of the first, until it has applied a release."""
         directory = self.run("pwd").strip()
         self.agents[kind] = self._shell(f"cd {directory} && exec {command}")
         until(
@@ -192,6 +192,14 @@ def test_the_gateway_page(reader: Reader) -> None:
     assert "ct mark" in said["nft list table inet tidegate"]
     until("events of the ping have arrived", endpoint.events)
     assert {event["gateway"] for event in endpoint.events()} == {"gw1"}
+    # What counts at once does, and what waits for the next start says so.
+    machine = reader.machines["gw1"]
+    assert "masquerade" in said["nft list table inet tidegate"]
+    assert "next start" not in machine.run("tidegate gateway set masquerade=[]")
+    until("masquerade is off", lambda: "masquerade" not in machine.run("nft list table inet tidegate"))
+    assert "listen_port: from the next start of the agent" in machine.run(
+        "tidegate gateway set listen_port=51821"
+    )
 
 
 def test_the_client_page(reader: Reader) -> None:
@@ -201,6 +209,30 @@ def test_the_client_page(reader: Reader) -> None:
     assert "10.20.0.0/16" in said["ip route show dev tidegate0"]
     assert "3 received" in said["ping -c 3 10.20.0.80"]  # the last one: without the agent
     assert not ping(reader.lab.alice.host, WEB4)
+
+
+def test_a_hanging_supervisor_without_forwarder_stops_traffic_in_both_modes(lab: Lab) -> None:
+    """What docs/gateway.md says of it; observe fails open only while something is there to open it."""
+    lab.publish()
+    lab.start()
+    for mode in ("enforce", "observe"):
+        lab.gateway.set(f"authz_mode={mode}")
+        status = lab.gateway.status()
+        assert status is not None
+        lab.gateway.host.sh("kill", "-STOP", str(status["pid"]))
+        lab.gateway.host.sh("kill", "-KILL", str(status["forwarder"]))
+        assert not ping(lab.alice.host)
+        lab.gateway.host.sh("kill", "-CONT", str(status["pid"]))
+        until("traffic goes on", lambda: ping(lab.alice.host))
+
+
+def test_with_everything_killed_observe_goes_on(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    lab.gateway.stop(signal.SIGKILL)
+    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
+    assert ping(lab.alice.host)
+    assert ping(lab.bob.host, WEB6)
 
 
 def test_a_wrong_command_in_a_page_would_be_noticed(reader: Reader) -> None:

@@ -1,0 +1,111 @@
+"""The documents as tests read them: pages, fences and the commands in them.
+
+A fence of commands says where they are run, after the language: ```sh on=laptop1. The places:
+
+    desk             a directory with git and a copy of inventory/       tests/unit/docs/test_commands.py
+    laptop1, gw1     hosts of the lab, on real WireGuard                 tests/netns/test_docs.py
+    nowhere          not run here; NOT_RUN says why, command by command
+
+`status=N` is the exit status of the fence's last command when it is not 0; `agent=stopped` says that the reader has
+stopped that host's agent before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+SHELL = ("sh", "console", "bash", "shell")
+HOSTS = ("laptop1", "gw1")
+PLACES = ("desk", *HOSTS, "nowhere")
+
+_PACKAGES = "needs a package registry; ./run and its release session install in an empty environment"
+_DEMO = "tests/netns/test_demo.py runs the demo itself; the script's words are tested in tests/unit/repo/test_run.py"
+_SYSTEMD = "needs systemd as the first process of a host"
+NOT_RUN = {
+    "apt install -y git python3-venv wireguard-tools wireguard-go iproute2 nftables": _PACKAGES,
+    "python3 -m venv /opt/tidegate": _PACKAGES,
+    "/opt/tidegate/bin/pip install '.[client,gateway]'": _PACKAGES,
+    "/opt/tidegate/bin/pip install '.[gateway]'": _PACKAGES,
+    "/opt/tidegate/bin/pip install '.[client]'": _PACKAGES,
+    "ln -s /opt/tidegate/bin/tidegate /usr/local/bin/tidegate": _PACKAGES,
+    "./run demo": _DEMO,
+    "./run tests": "it would run itself",
+    "systemctl enable --now tidegate-gateway": _SYSTEMD,
+    "systemctl enable --now tidegate-client": _SYSTEMD,
+}
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block of a page; `line` is that of the opening fence."""
+
+    page: str
+    line: int
+    language: str
+    words: dict[str, str]
+    text: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def on(self) -> str:
+        return self.words.get("on", "")
+
+    @property
+    def commands(self) -> list[str]:
+        return commands(self.text)
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def fences(page: str) -> Iterator[Fence]:
+    """Yield every fenced block of a page."""
+    opened: tuple[int, str] | None = None
+    body: list[str] = []
+    for number, line in enumerate(read(page).splitlines(), 1):
+        if line.startswith("```"):
+            if opened is None:
+                opened, body = (number, line[3:].strip()), []
+            else:
+                language, _, rest = opened[1].partition(" ")
+                words = dict(word.partition("=")[::2] for word in rest.split())
+                yield Fence(page, opened[0], language, words, "\n".join(body) + "\n")
+                opened = None
+        elif opened is not None:
+            body.append(line)
+    assert opened is None, f"{page}:{opened}: a fence is not closed"
+
+
+def shell_fences(page: str) -> list[Fence]:
+    return [fence for fence in fences(page) if fence.language in SHELL]
+
+
+def prose(page: str) -> str:
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", read(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands of a block, a continued line or a here-document with its command; comments are left out."""
+    found: list[str] = []
+    lines = iter(text.splitlines())
+    for line in lines:
+        if not line.strip() or line.startswith("#"):
+            continue
+        command = re.sub(r"\s+# .*$", "", line)
+        while command.endswith("\\"):
+            command += "\n" + next(lines)
+        here = re.search(r"<<'(\w+)'", command)
+        while here and not command.endswith(f"\n{here[1]}"):
+            command += "\n" + next(lines)
+        found.append(command)
+    return found

@@ -1,0 +1,108 @@
+"""The commands that are run where an inventory is kept, as they stand in the pages, in their order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docskit import PAGES, ROOT, Fence, fences, shell_fences
+from tidegate_schema.keys import client_id, parse_public_key
+
+AT_DESKS = [page for page in PAGES if any(fence.on == "desk" for fence in shell_fences(page))]
+
+
+class Desk:
+    """A directory with a clone of the inventory, its output and a signing key, and `tidegate` on PATH."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "desk"
+        self.directory.mkdir()
+        programs = directory / "bin"
+        programs.mkdir()
+        program = programs / "tidegate"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tidegate_schema "$@"\n')
+        program.chmod(0o755)
+        who = {"NAME": "An Admin", "EMAIL": "admin@example.net"}
+        self.environment = {
+            **os.environ,
+            **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()},
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "HOME": str(directory),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+        }
+        shutil.copytree(ROOT / "inventory", self.directory / "inventory")
+        for command in (
+            *("git init -q -b main", "git add inventory", "git commit -q -m Start"),
+            *("tidegate keys init keys", "tidegate compile inventory --out out"),
+            "tidegate publish out --to bundles --key keys/signing.key",
+        ):
+            self.run(command)
+
+    def run(self, command: str, status: int = 0) -> str:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def follow(self, page: str) -> dict[str, str]:
+        """Run every command of a page for this place; returns what each printed, under the command."""
+        return {
+            command: self.run(command, _status(fence, command))
+            for fence in shell_fences(page)
+            if fence.on == "desk"
+            for command in fence.commands
+        }
+
+
+def _status(fence: Fence, command: str) -> int:
+    return int(fence.words.get("status", "0")) if command == fence.commands[-1] else 0
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_the_story_is_true(desk: Desk) -> None:
+    said = desk.follow("docs/story.md")
+    assert "0 errors, 0 warnings" in said["tidegate validate inventory --strict"]
+    compiled = next(text for command, text in said.items() if "compile" in command)
+    assert "2 files written" in compiled  # the policy, and the manifest's digest of the inventory
+    published = next(text for command, text in said.items() if "publish" in command).splitlines()
+    assert [line.split("\t")[1:4] for line in published if "\tpublished\t" in line] == [
+        ["fra1", "published", "2"]
+    ]
+    rules = json.loads((desk.directory / "bundles/gateway/fra1/current/policy.json").read_bytes())["rules"]
+    shown = next(json.loads(fence.text) for fence in fences("docs/story.md") if "rules" in fence.words)
+    assert [rule for rule in rules if rule["policy"] == "carol-reads-prod-db"] == shown
+    event = next(
+        json.loads(fence.text) for fence in fences("docs/story.md") if fence.words.get("schema") == "event"
+    )
+    document = (desk.directory / "inventory/clients/operations.yaml").read_text()
+    key = document.partition("carol-laptop:")[2].partition("public_key: ")[2].partition("\n")[0]
+    assert event["client_id"] == client_id(parse_public_key(key))
+
+
+def test_no_other_page_has_commands_for_a_desk() -> None:
+    assert AT_DESKS == ["docs/story.md"]
+
+
+def test_a_wrong_command_would_be_noticed(desk: Desk) -> None:
+    with pytest.raises(AssertionError, match="64"):
+        desk.run("tidegate nonsense")
