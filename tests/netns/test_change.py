@@ -25,24 +25,35 @@ from tidegate_schema import wgquick
 
 pytestmark = pytest.mark.netns
 
+# UDP, so that nothing but the gateway can end the stream: the client speaks once, the server for ever.
 STREAM_SERVER = """
-import socket, sys, threading, time
-def talk(c):
-    try:
-        while True: c.sendall(b"x" * 100); time.sleep(0.02)
-    except OSError: pass
-s = socket.create_server(("::", 8082), family=socket.AF_INET6, dualstack_ipv6=True)
-while True: threading.Thread(target=talk, args=(s.accept()[0],), daemon=True).start()
+import socket, threading, time
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(("::", 8082))
+def talk(address):
+    while True:
+        s.sendto(b"x" * 100, address); time.sleep(0.02)
+while True: threading.Thread(target=talk, args=(s.recvfrom(100)[1],), daemon=True).start()
 """
 STREAM_CLIENT = """
 import socket, sys
-s = socket.create_connection((sys.argv[1], 8082), timeout=5)
-while data := s.recv(4096): print(len(data), flush=True)
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(b"talk", (sys.argv[1], 8082))
+while True: print(len(s.recv(4096)), flush=True)
+"""
+SINK = """
+import socket
+c = socket.create_server(("0.0.0.0", 8082)).accept()[0]
+while data := c.recv(4096): print(len(data), flush=True)
+"""
+PUSH = """
+import socket, sys, time
+s = socket.create_connection((sys.argv[1], 8082))
+while True: s.sendall(b"x" * 100); time.sleep(0.02)
 """
 
 
 class ServerTalks:
-    """A TCP stream in which only the server sends; the client's bytes so far are in a file."""
+    """A UDP stream in which only the server talks; what the client received so far is in a file."""
 
     def __init__(self, lab: Lab, client: Host, address: str = WEB4) -> None:
         self._file = lab.directory / f"stream-{client.name}-{address}"
@@ -68,8 +79,13 @@ def stream_rules(*addresses: str) -> list[dict[str, object]]:
     ]
 
 
-def test_a_revoked_policy_ends_open_streams_in_both_directions_and_leaves_the_others_alone(lab: Lab) -> None:
+def _serve_streams(lab: Lab) -> None:
     lab.service.start(PYTHON, "-c", STREAM_SERVER)
+    until("the stream server listens", lambda: ":8082" in lab.service.sh("ss", "-lun"))
+
+
+def test_a_revoked_policy_ends_open_streams_in_both_directions_and_leaves_the_others_alone(lab: Lab) -> None:
+    _serve_streams(lab)
     rules = [{"to": [f"{WEB4}/32"], "ports": ["any"]}, {"to": [f"{WEB6}/128"], "ports": ["any"]}]
     lab.publish(policy=lab.policy_file(alice=rules, bob=rules))
     lab.start()
@@ -87,8 +103,26 @@ def test_a_revoked_policy_ends_open_streams_in_both_directions_and_leaves_the_ot
     assert sent == answered
 
 
+def test_a_stream_that_a_server_opened_in_observe_ends_with_the_switch_to_enforce(lab: Lab) -> None:
+    """Its replies cross the TUN, too; that does not make it a connection the client was allowed to open."""
+    everything = [{"to": ["0.0.0.0/0"], "ports": ["any"]}]
+    lab.publish(policy=lab.policy_file(alice=everything))
+    lab.start("authz_mode=observe")
+    received = lab.directory / "received"
+    with received.open("wb") as out:
+        lab.alice.host.start(PYTHON, "-c", SINK, stdout=out)
+    until("alice listens", lambda: ":8082" in lab.alice.host.sh("ss", "-ltn"))
+    lab.service.start(PYTHON, "-c", PUSH, "10.64.0.11")
+    until("the stream runs", lambda: received.stat().st_size)
+    lab.gateway.set("authz_mode=enforce")
+    before = received.stat().st_size
+    time.sleep(1)
+    assert received.stat().st_size == before
+    assert ping(lab.alice.host)
+
+
 def test_a_rule_s_expiry_ends_an_open_stream_without_any_release(lab: Lab) -> None:
-    lab.service.start(PYTHON, "-c", STREAM_SERVER)
+    _serve_streams(lab)
     end = int(time.time()) + 14
     lab.publish(policy=lab.policy_file(alice=[{"to": [f"{WEB4}/32"], "ports": ["any"], "expires": end}]))
     lab.start()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import pytest
 
 from netns.lab import (
+    DEVICE,
     PLACES,
     PYTHON,
     WEB6,
+    Agent,
     Lab,
     Pings,
     Sniffer,
@@ -105,26 +108,63 @@ def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(l
     assert not any(source == "10.64.0.12" for source, _, _ in sniffer.end())
 
 
+class Knocks:
+    """A client that shakes hands anew all the time, so that it has a session as soon as the gateway can give one."""
+
+    def __init__(self, lab: Lab, agent: Agent) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._knock, args=(lab, agent))
+        self._thread.start()
+
+    def _knock(self, lab: Lab, agent: Agent) -> None:
+        while not self._end.wait(0.02):
+            lab.forget_session(agent)
+
+    def end(self) -> None:
+        """Stop knocking."""
+        self._end.set()
+        self._thread.join()
+
+
 def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(lab: Lab) -> None:
     lab.publish()
     lab.start()
     sniffer = Sniffer(lab.service)
     refused = [Pings(lab.bob.host, interval=0.005), Pings(lab.bob.host, WEB6, interval=0.005)]
     for _ in range(5):
+        before = _packets_from_bob(lab)
+        until("bob's packets reach the gateway", lambda before=before: _packets_from_bob(lab) > before)
         assert lab.gateway.stop() == 0
         left = lab.gateway.host.sh("nft", "list", "ruleset") + lab.gateway.host.sh("ip", "rule")
         assert "tidegate" not in left
         assert "7400" not in left
         assert lab.gateway.host.sh("ip", "-o", "link").count("tidegate") == 0
-        assert lab.gateway.host.sh("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+        lab.gateway.host.sysctl("ipv4/ip_forward", "1")  # a host that forwards anyway has no gap either
+        lab.gateway.host.sysctl("ipv6/conf/all/forwarding", "1")
+        knocks = [Knocks(lab, agent) for agent in (lab.alice, lab.bob)]
         lab.gateway.start()
-        lab.forget_session(lab.alice)
+        for knock in knocks:
+            knock.end()
         until("alice gets through again", lambda: ping(lab.alice.host))
     for stream in refused:
         assert stream.end()[1] == 0
     seen = {source for source, _, _ in sniffer.end()}
     assert "10.64.0.11" in seen
     assert not seen & {"10.64.0.12", "fd64::12"}
+
+
+def _packets_from_bob(lab: Lab) -> int:
+    lines = lab.gateway.host.sh("wg", "show", DEVICE, "transfer").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(lab.bob.public_key))
+
+
+def test_stop_puts_the_kernel_s_forwarding_back_to_what_it_was(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    names = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    assert [lab.gateway.host.sh("cat", f"/proc/sys/net/{name}").strip() for name in names] == ["1", "1"]
+    assert lab.gateway.stop() == 0
+    assert [lab.gateway.host.sh("cat", f"/proc/sys/net/{name}").strip() for name in names] == ["0", "0"]
 
 
 def test_the_sniffer_does_see_such_packets_when_the_order_of_stop_is_reversed(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
@@ -14,6 +15,7 @@ from netns.lab import (
     WEB4,
     WEB6,
     WEB_RULES,
+    Host,
     Lab,
     LogEndpoint,
     Pings,
@@ -25,20 +27,26 @@ from netns.lab import (
 
 pytestmark = pytest.mark.netns
 
-SPOOFED_PING = """
+RAW = """
 import socket, struct, sys
 source, destination = map(socket.inet_aton, sys.argv[1:])
 def checksum(data):
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     return ~(total + (total >> 16)) & 0xFFFF
-icmp = struct.pack(">BBHHH", 8, 0, 0, 7, 1)
-icmp = icmp[:2] + struct.pack(">H", checksum(icmp)) + icmp[4:]
-header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 1, 0, source, destination)
+def packet(source, destination, protocol, body):
+    return struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0, source, destination) + body
+def icmp(kind, code, body):
+    data = struct.pack(">BBHI", kind, code, 0, 0) + body
+    return data[:2] + struct.pack(">H", checksum(data)) + data[4:]
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tidegate0")
-for _ in range(5): s.sendto(header + icmp, (sys.argv[2], 0))
+def send(body):
+    for _ in range(5): s.sendto(packet(source, destination, 1, body), (sys.argv[2], 0))
 """
+SPOOFED_PING = RAW + "send(icmp(8, 0, bytes(8)))"
+# Destination unreachable, about a packet from the web server that was never sent.
+FORGED_ERROR = RAW + "send(icmp(3, 3, packet(destination, source, 6, struct.pack('>HHI', 8080, 4000, 1))))"
 
 
 def test_enforce_lets_through_what_the_policy_allows_and_nothing_else(lab: Lab) -> None:
@@ -150,7 +158,31 @@ def test_the_gateway_s_own_addresses_are_no_way_around(lab: Lab) -> None:
             assert not host.ok(PYTHON, "-c", script)
     # Nor is a local user of the gateway a way in: what it sends to a client does not leave.
     assert not ping(lab.gateway.host, "10.64.0.11")
+    # Not a single datagram, either way: an answer that is dropped would hide a packet that was not.
+    assert not _arrives(lab.alice.host, lab.gateway.host, GATEWAY4)
+    assert not _arrives(lab.alice.host, lab.gateway.host, GATEWAY6)
+    assert not _arrives(lab.gateway.host, lab.alice.host, "10.64.0.11")
+    assert not _arrives(lab.gateway.host, lab.alice.host, "fd64::11")
+    lab.gateway.set("authz_mode=observe")
+    assert _arrives(lab.alice.host, lab.gateway.host, GATEWAY4)
+    assert _arrives(lab.gateway.host, lab.alice.host, "fd64::11")
     assert ping(lab.alice.host)
+
+
+def _arrives(sender: Host, receiver: Host, address: str) -> bool:
+    """Send ten datagrams and tell whether any reaches a socket."""
+    listen = "import socket; s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 8083))"
+    listen += "; s.settimeout(1.5)"
+    listener = receiver.start(
+        PYTHON, "-c", f"{listen}; print('up', flush=True); s.recv(9)", stdout=subprocess.PIPE
+    )
+    assert listener.stdout is not None
+    assert listener.stdout.readline() == b"up\n"
+    family = "AF_INET6" if ":" in address else "AF_INET"
+    send = f"import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM)"
+    sender.ok(PYTHON, "-c", f"{send}\nfor _ in range(10): s.sendto(b'x', ('{address}', 8083))")
+    listener.stdout.close()
+    return listener.wait(10) == 0
 
 
 def test_a_server_cannot_open_a_connection_to_a_client(lab: Lab) -> None:
@@ -185,6 +217,28 @@ def test_large_packets_arrive_in_fragments_and_by_path_mtu(lab: Lab) -> None:
     assert lab.alice.host.ok("ping", "-n", "-c3", "-i0.3", "-W2", "-s", "4000", WEB6)
     assert not lab.bob.host.ok("ping", "-n", "-c1", "-W1", "-s", "4000", WEB4)
     assert lab.alice.host.ok("ping", "-n", "-c1", "-W2", "-M", "do", "-s", "1392", WEB4)
+
+
+def test_icmp_errors_of_a_client_pass_only_for_flows_that_exist(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=[{"to": [f"{WEB4}/32"], "ports": ["tcp/8080", "udp/8084"]}]))
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    lab.alice.host.sh(PYTHON, "-c", FORGED_ERROR, "10.64.0.11", WEB4)
+    assert get(lab.alice.host)
+    assert not any(protocol == 1 for _, _, protocol in sniffer.end())
+    # The control: the answer comes to a socket that is closed, and alice's kernel says so to the server.
+    sniffer = Sniffer(lab.service)
+    answer = "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 8084))"
+    answer += "; print('up', flush=True); a = s.recvfrom(9)[1]; time.sleep(1); s.sendto(b'x', a)"
+    server = lab.service.start(PYTHON, "-c", answer, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"up\n"
+    ask = f"import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('{WEB4}', 8084))"
+    lab.alice.host.sh(PYTHON, "-c", ask)
+    server.wait(5)
+    server.stdout.close()
+    assert ping(lab.alice.host, GATEWAY4) is False
+    assert ("10.64.0.11", WEB4, 1) in sniffer.end()
 
 
 def test_masquerade_hides_clients_behind_the_gateway(lab: Lab) -> None:
