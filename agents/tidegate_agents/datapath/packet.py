@@ -16,7 +16,10 @@ _EXTENSIONS = frozenset({0, 43, 60})  # hop-by-hop, routing, destination options
 _IP6_FRAGMENT = 44
 _MAX_EXTENSIONS = 8
 _SOURCE_ROUTES = frozenset({131, 137})  # loose and strict source route (RFC 791)
-_ICMP_ERRORS = {_ICMP: frozenset({3, 11, 12}), _ICMP6: frozenset({1, 2, 3, 4})}
+_ICMP_ERRORS = {
+    (4, _ICMP): frozenset({3, 11, 12}),
+    (16, _ICMP6): frozenset({1, 2, 3, 4}),
+}  # by bytes of address
 
 WHOLE, FIRST, LATER = 0, 1, 2
 
@@ -161,6 +164,6 @@ def _transport(
             fragment_id,
             None,
         )
-    errors = _ICMP_ERRORS.get(protocol)
+    errors = _ICMP_ERRORS.get((len(source), protocol))
     embedded = body[8:] if errors and body[0] in errors and whole else None
     return Packet(source, destination, protocol, 0, 0, 0, fragment, fragment_id, embedded)
