@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ class Sender:
             timeout=timeout,
             follow_redirects=False,
             trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # a receiver leaves nothing behind
             limits=httpx.Limits(max_connections=1),
         )
         self._late = threading.Event()
@@ -121,7 +123,11 @@ class Sender:
             reason = self._post(body, headers)
         finally:
             timer.cancel()
-        return "timeout" if reason is not None and self._late.is_set() else reason
+        return "timeout" if self._late.is_set() else reason
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
     def _post(self, body: bytes, headers: dict[str, str]) -> str | None:
         try:
@@ -150,6 +156,7 @@ class Sender:
         if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             self._stream = info["return_value"]
             if self._late.is_set():
+                self._stream.close()
                 raise httpx.ReadTimeout("the deadline passed while connecting")
 
     def _cut(self) -> None:
@@ -242,9 +249,10 @@ def main(argv: list[str] | None = None) -> int:
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: stopping.append(received))
+    sender = Sender(options.log_endpoint, options.post_timeout)
     flusher = Flusher(
         Ring(options.ring),
-        Sender(options.log_endpoint, options.post_timeout),
+        sender,
         Conditions(options.flush_usage, options.flush_interval),
         options.batch_records,
         options.gateway,
@@ -259,6 +267,7 @@ def main(argv: list[str] | None = None) -> int:
         if not went:
             time.sleep(POLL_SECONDS)  # the producer makes no system call to wake anyone (design §7)
     flusher.step(time.monotonic(), final=True)
+    sender.close()
     write_atomic(options.status, json.dumps(flusher.status()).encode(), 0o644)
     return 0
 
