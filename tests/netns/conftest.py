@@ -20,10 +20,13 @@ from netns import lab as the_lab
 
 INSIDE = "TIDEGATE_TEST_INSIDE"
 SECONDS = 280
+HERE = Path(__file__).parent
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if not item.path.is_relative_to(HERE):
+        return None  # pytest calls this for every test of the run, not for this folder's alone
     if INSIDE in os.environ or item.get_closest_marker("netns") is None or sandbox.why_not():
         return None  # here, or skipped with the reason by the general rule
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
@@ -49,6 +52,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
         )
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # What the last test that ran here had set up for its module and folders, and the next one does not share.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 
