@@ -137,7 +137,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver() -> Iterator[Any]:
-    server: Any = http.server.HTTPServer(("127.0.0.1", 0), Receiver)
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.block_on_close = False  # a failed test may leave a connection open
     server.asked = []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
