@@ -1,0 +1,261 @@
+"""The client: the file it renders is its own, and a refused release changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from tidegate_agents import host
+from tidegate_agents.client import agent as module
+from tidegate_agents.client import interface, render
+from tidegate_agents.client.agent import ClientAgent
+from tidegate_agents.host import HostError, Places
+from tidegate_agents.settings import defaults
+from tidegate_schema.wgquick import ClientConfig, parse
+from unit.agents.kit import CLIENT, CONF, PUBLIC, key, publish
+from unit.schema.test_wgquick import configs
+
+KEY = Path("/etc/tidegate/client.key")
+PREFIX = r"[0-9a-f:.]{2,45}/[0-9]{1,3}"
+LINES = [
+    r"# Written by 'tidegate client run' at every change; edit /etc/tidegate/client\.yaml instead\.",
+    r"",
+    r"\[Interface\]",
+    r"\[Peer\]",
+    rf"Address = {PREFIX}(, {PREFIX})*",
+    r"MTU = [0-9]{4,5}",
+    r"ListenPort = [0-9]{1,5}",
+    r"PostUp = wg set %i private-key /etc/tidegate/client\.key",
+    r"PublicKey = [A-Za-z0-9+/]{43}=",
+    r"Endpoint = ([0-9.]{7,15}|\[[0-9a-f:.]{2,45}\]):[0-9]{1,5}",
+    rf"AllowedIPs = {PREFIX}(, {PREFIX})*",
+    r"PersistentKeepalive = [0-9]{1,5}",
+]
+
+
+@settings(deadline=None)
+@given(configs())
+def test_the_rendered_file_has_no_line_but_its_own(config: ClientConfig) -> None:
+    for chosen in (
+        defaults("client"),
+        defaults("client") | {"listen_port": 51820, "persistent_keepalive": 25},
+    ):
+        text = render.wg_quick_file(config, chosen, KEY)
+        assert text.endswith("\n")
+        for line in text.split("\n"):
+            assert any(re.fullmatch(pattern, line) for pattern in LINES), line
+        assert text.isascii()
+        assert "PrivateKey" not in text
+        assert text.count("PostUp") == 1
+        assert text.count("[Interface]") == 1
+        assert text.count("[Peer]") == len(config.peers)
+
+
+@settings(deadline=None)
+@given(configs())
+def test_the_rendered_file_says_what_the_bundle_says(config: ClientConfig) -> None:
+    text = render.wg_quick_file(config, defaults("client"), KEY)
+    found = parse(text.partition("\n")[2].encode())  # but for the comment it is a bundle itself
+    assert found.addresses == config.addresses
+    assert found.mtu == (config.mtu or defaults("client")["mtu"])
+    assert [(p.public_key, p.endpoint, set(p.allowed_ips)) for p in found.peers] == [
+        (p.public_key, p.endpoint, set(p.allowed_ips)) for p in config.peers
+    ]
+    assert render.networks(config) == {prefix for peer in config.peers for prefix in peer.allowed_ips}
+
+
+def test_local_settings_go_before_the_bundle_s_keepalive() -> None:
+    config = parse(CONF + b"PersistentKeepalive = 15\n")
+    assert render.peers(config, defaults("client"))[key("fra1")].persistent_keepalive == 15
+    chosen = defaults("client") | {"persistent_keepalive": 25}
+    assert render.peers(config, chosen)[key("fra1")].persistent_keepalive == 25
+
+
+def test_routes_of_both_families_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {
+        "-4": '[{"dst":"default"},{"dst":"10.20.0.0/16"},{"dst":"10.64.0.1"}]',
+        "-6": '[{"dst":"default"},{"dst":"fd20::/48"}]',
+    }
+    monkeypatch.setattr(interface, "_run", lambda *command: answers[command[1]])
+    expected = {"0.0.0.0/0", "10.20.0.0/16", "10.64.0.1/32", "::/0", "fd20::/48"}
+    assert interface._routes("wg0") == expected
+
+
+# The agent ----------------------------------------------------------------------------------------------------
+
+
+class Applied:
+    """Stands in for the interface: keeps what was applied, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.configs: list[ClientConfig] = []
+        self.error: Exception | None = None
+
+    def apply(self, _places: Places, config: ClientConfig, _settings: Mapping[str, Any]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.configs.append(config)
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> Applied:
+    made = Applied()
+    monkeypatch.setattr(interface, "apply", made.apply)
+    monkeypatch.setattr(interface, "exists", lambda _name: bool(made.configs))
+    monkeypatch.setattr(host, "public_key", lambda _places: key("alice"))
+    return made
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    made = Places("client", tmp_path / "etc", tmp_path / "state", tmp_path / "run")
+    made.etc.mkdir()
+    made.run.mkdir(parents=True)
+    identity = {"format": 1, "fleet": "example", "kind": "client", "host": "alice-laptop"}
+    made.identity.write_text(json.dumps(identity | {"trusted_keys": [PUBLIC.decode()]}))
+    return made
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    directory = tmp_path / "bundles" / "client" / "alice-laptop"
+    directory.mkdir(parents=True)
+    return directory
+
+
+FOREVER = 4_000_000_000
+
+
+def started(places: Places, bundle: Path) -> ClientAgent:
+    return ClientAgent(places, bundle.parents[1])
+
+
+def status(places: Places) -> dict[str, Any]:
+    found = host.read_status(places)
+    assert found is not None
+    return found
+
+
+def test_a_release_is_applied_once_and_told(places: Places, bundle: Path, applied: Applied) -> None:
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    for _ in range(3):
+        agent._turn()
+    assert applied.configs == [parse(CONF)]
+    assert status(places)["applied"] is True
+    assert status(places)["release"]["serial"] == 5
+    assert host.load_memory(places).serial == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (CONF + b"PostUp = id\n", "invalid-bundle: wg0.conf: line 8: PostUp in [Peer]"),
+        (CONF.replace(b"[Peer]", b"PostUp = id\n[Peer]"), "PostUp is refused"),
+        (CONF.replace(b"[Peer]", b"PrivateKey = x\n[Peer]"), "PrivateKey in [Interface] is refused"),
+        (b"\x00", "invalid-bundle"),
+    ],
+)
+def test_a_command_in_a_bundle_is_refused_by_name_even_signed(
+    places: Places, bundle: Path, applied: Applied, content: bytes, name: str
+) -> None:
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    publish(bundle, CLIENT, {"wg0.conf": content}, serial=6, not_after=FOREVER)
+    agent._turn()
+    assert applied.configs == [parse(CONF)]
+    assert name in status(places)["refusal"]["reason"]
+    assert status(places)["release"]["serial"] == 5
+    assert host.load_memory(places).serial == 5
+
+
+def test_a_replay_is_refused_also_after_a_restart(places: Places, bundle: Path, applied: Applied) -> None:
+    publish(bundle, CLIENT, serial=9, not_after=FOREVER)
+    started(places, bundle)._turn()
+    publish(bundle, CLIENT, {"wg0.conf": CONF + b"\n"}, serial=8, not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    assert len(applied.configs) == 1
+    assert "replayed" in status(places)["refusal"]["reason"]
+
+
+def test_a_clock_set_back_revives_no_release(
+    places: Places, bundle: Path, applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.save_memory(places, host.Memory(0, FOREVER + 1))
+    publish(bundle, CLIENT, not_after=FOREVER)
+    started(places, bundle)._turn()
+    assert applied.configs == []
+    assert "expired" in status(places)["refusal"]["reason"]
+
+
+def test_a_refusal_ends_when_what_is_offered_is_good_again(
+    places: Places, bundle: Path, applied: Applied
+) -> None:
+    publish(bundle, CLIENT, host="bob-laptop", not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    assert "other-host" in status(places)["refusal"]["reason"]
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent._turn()
+    assert status(places)["refusal"] is None
+    assert len(applied.configs) == 1
+
+
+def test_what_cannot_be_remembered_is_not_applied(
+    places: Places, bundle: Path, applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host, "save_memory", full)
+        agent._turn()
+        assert applied.configs == []
+        assert "No space" in status(places)["trouble"]
+    agent._turn()
+    assert len(applied.configs) == 1
+
+
+@pytest.mark.parametrize("error", [HostError("ip: no"), OSError(28, "No space left on device")])
+def test_what_could_not_be_applied_is_tried_again(
+    places: Places, bundle: Path, applied: Applied, error: Exception
+) -> None:
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    applied.error = error
+    agent._turn()
+    assert status(places)["applied"] is False
+    assert status(places)["trouble"]
+    applied.error = None
+    agent._turn()
+    assert status(places)["applied"] is True
+    assert status(places)["trouble"] is None
+
+
+def test_invalid_settings_keep_those_that_run(places: Places, bundle: Path, applied: Applied) -> None:
+    places.settings.write_text("mtu: 1380\n")
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    places.settings.write_text("mtu: [\n")
+    agent._turn()
+    assert agent._settings["mtu"] == 1380
+    assert "client.yaml" in status(places)["settings_problem"]
+    assert status(places)["pid"] == os.getpid()
+    assert len(applied.configs) == 1
+
+
+def test_the_module_never_hands_transported_bytes_on() -> None:
+    assert "wg-quick" not in Path(module.__file__).read_text()

@@ -1,0 +1,295 @@
+"""What a gateway should be: its bundle, its ruleset, and how it treats its children."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sandbox
+from tidegate_agents.bundles import Accepted
+from tidegate_agents.gateway import processes, ruleset
+from tidegate_agents.gateway.desired import GatewayBundle, read_bundle, routes
+from tidegate_agents.gateway.processes import Backoff, Child
+from tidegate_agents.settings import defaults
+from tidegate_agents.wireguard import PeerConfig
+from tidegate_schema import jsonfile
+from tidegate_schema.policy import Reason
+from tidegate_schema.release import ReleaseError, files_digest
+from unit.agents.kit import GATEWAY, NOW, id_of, key, peers, policy, raw, statement
+
+GOOD = peers(alice=["10.64.0.11/32", "fd64::11/128"], bob=["10.64.0.12/32"])
+RULES = policy(alice=[{"to": ["10.20.0.0/16"], "ports": ["tcp/443"]}])
+
+
+def accepted(peers_document: Any, policy_document: Any = None) -> Accepted:
+    def encode(document: Any) -> bytes:
+        return document if isinstance(document, bytes) else jsonfile.canonical(document)
+
+    files = {"peers.json": encode(peers_document)}
+    if policy_document is not None:
+        files["policy.json"] = encode(policy_document)
+    made = statement(GATEWAY, files)
+    return Accepted(made, files_digest(made.files), files)
+
+
+def refusal(peers_document: Any, policy_document: Any = None) -> str:
+    with pytest.raises(ReleaseError) as caught:
+        read_bundle(accepted(peers_document, policy_document))
+    assert caught.value.name == "invalid-bundle"
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    return str(caught.value)
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """Return the good peers with fields of the first one replaced."""
+    document: dict[str, Any] = json.loads(json.dumps(GOOD))
+    document["peers"][0] |= fields
+    return document
+
+
+def test_a_bundle_s_peers_and_clients() -> None:
+    bundle = read_bundle(accepted(GOOD, RULES))
+    assert bundle.peers == {
+        key("alice"): PeerConfig(frozenset({"10.64.0.11/32", "fd64::11/128"})),
+        key("bob"): PeerConfig(frozenset({"10.64.0.12/32"})),
+    }
+    assert bundle.clients == {
+        raw("10.64.0.11"): id_of("alice"), raw("fd64::11"): id_of("alice"), raw("10.64.0.12"): id_of("bob"),
+    }  # fmt: skip
+    verdict = bundle.policy.decide(id_of("alice"), raw("10.20.0.1"), 6, 443, NOW)
+    assert verdict.allow
+
+
+def test_a_bundle_without_policy_denies_all() -> None:
+    bundle = read_bundle(accepted(GOOD))
+    tables = bundle.tables(3, True, 5.0)
+    assert tables.policy.decide(id_of("alice"), raw("10.20.0.1"), 6, 443, NOW).reason is Reason.NO_POLICY
+    assert (tables.generation, tables.enforce, tables.not_earlier_than) == (3, True, 5.0)
+    assert GatewayBundle().peers == {}
+    assert not GatewayBundle().policy.decide(id_of("alice"), raw("10.20.0.1"), 6, 443, NOW).allow
+
+
+def test_a_bundle_of_nobody_is_valid() -> None:
+    assert read_bundle(accepted({"format": 1, "peers": []})).peers == {}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (b"", "peers.json: line 1"),
+        (b"\xff", "peers.json: not UTF-8"),
+        (b"[" * 100_000, "peers.json: nested"),
+        ([], "peers.json"),
+        ({}, "peers.json"),
+        ({"format": 2, "peers": []}, "format"),
+        ({"format": 1, "peers": [], "authz_mode": "observe"}, "authz_mode"),
+        ({"format": 1, "peers": [], "logging_enabled": True}, "logging_enabled"),
+        (changed(private_key="x"), "private_key"),
+        (changed(client_id=id_of("mallory")), "is not the client ID of its public key"),
+        (changed(client_id=id_of("alice").upper()), "client_id"),
+        (changed(client_id=id_of("alice") + "\n"), "client_id"),
+        (changed(public_key=key("mallory")), "is not the client ID of its public key"),
+        (changed(public_key="A" * 43 + "="), "low-order"),
+        (changed(public_key=key("x")[:-2] + "B="), "canonical|client ID"),
+        (changed(allowed_ips=[]), "allowed_ips"),
+        (changed(allowed_ips=["10.64.0.0/24"]), "not one address"),
+        (changed(allowed_ips=["0.0.0.0/0"]), "not one address"),
+        (changed(allowed_ips=["fd64::/64"]), "not one address"),
+        (changed(allowed_ips=["10.64.0.1/24"]), "host bits"),
+        (changed(allowed_ips=["10.64.0.1/33"]), "does not appear"),
+        (changed(allowed_ips=["fd64:0::11/128"]), "canonical form"),
+        (changed(allowed_ips=["FD64::11/128"]), "allowed_ips"),
+        (changed(allowed_ips=["fe80::1%eth0/128"]), "allowed_ips"),
+        (changed(allowed_ips=["10.64.0.11"]), "allowed_ips"),
+        (changed(allowed_ips=["10.64.0.11/32", "10.64.0.11/32"]), "allowed_ips"),
+        (changed(allowed_ips=["...../32"]), "....."),
+        ({"format": 1, "peers": GOOD["peers"] * 2}, "stands twice"),
+        (
+            {"format": 1, "peers": [GOOD["peers"][0], *peers(zoe=GOOD["peers"][0]["allowed_ips"])["peers"]]},
+            "two peers claim one address",
+        ),
+    ],
+)
+def test_peers_that_contradict_their_format_are_refused(document: Any, said: str) -> None:
+    assert any(word in refusal(document) for word in said.split("|"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"null",
+        {},
+        RULES | {"format": 2},
+        RULES | {"authz_mode": "observe"},
+        RULES | {"sets": [[7]]},
+        RULES | {"sets": [[0.0]]},
+        RULES | {"clients": {id_of("alice"): 9}},
+        RULES | {"clients": {"alice": 0}},
+        policy(alice=[{"to": ["10.20.0.1/16"], "ports": ["any"]}]),
+        policy(alice=[{"to": ["10.20.0.0/99"], "ports": ["any"]}]),
+        policy(alice=[{"to": [], "ports": ["any"]}]),
+        policy(alice=[{"to": ["::/0"], "ports": []}]),
+        policy(alice=[{"to": ["::/0"], "ports": ["tcp/9-1"]}]),
+        policy(alice=[{"to": ["::/0"], "ports": ["proto/999"]}]),
+        policy(alice=[{"to": ["::/0"], "ports": ["any"], "action": "permit"}]),
+        policy(alice=[{"to": ["::/0"], "ports": ["any"], "expires": "2030"}]),
+        policy(alice=[{"to": ["::/0"], "ports": ["any"], "expires": 1e3}]),
+    ],
+)
+def test_a_policy_that_contradicts_its_format_is_refused(document: Any) -> None:
+    refusal(GOOD, document)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=60), st.sampled_from(["peers", "policy"]))
+def test_any_bytes_are_a_bundle_or_refused(data: bytes, where: str) -> None:
+    refusal(data) if where == "peers" else refusal(GOOD, data)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sets(st.integers(0, 40), max_size=20), st.sets(st.integers(0, 40), max_size=20))
+def test_routes_cover_exactly_the_peers_addresses(fours: set[int], sixes: set[int]) -> None:
+    addresses = [f"10.64.0.{n}/32" for n in fours] + [f"fd64::{n:x}/128" for n in sixes]
+    bundle = GatewayBundle({key(a): PeerConfig(frozenset({a})) for a in addresses})
+    covered = {str(ip) for prefix in routes(bundle) for ip in ipaddress.ip_network(prefix)}
+    assert covered == {str(ipaddress.ip_network(a).network_address) for a in addresses}
+
+
+# The ruleset --------------------------------------------------------------------------------------------------
+
+SETTINGS = defaults("gateway")
+MASQUERADED = SETTINGS | {"masquerade": ["eth0", "inside-1"]}
+VARIANTS = [
+    (chosen, enforce, bypass)
+    for chosen in (SETTINGS, MASQUERADED)
+    for enforce, bypass in ((True, False), (False, False), (False, True))
+]
+
+
+def rules(text: str, chain: str) -> list[str]:
+    """Return the rules of one chain, without its hook."""
+    inside = text.split(f" chain {chain} {{\n")[1].split("\n }")[0]
+    return [line.strip() for line in inside.splitlines() if "hook" not in line]
+
+
+@pytest.mark.parametrize("chosen", [SETTINGS, MASQUERADED])
+@pytest.mark.parametrize("bypass", [True, False])
+def test_in_observe_no_rule_drops(chosen: dict[str, Any], bypass: bool) -> None:
+    text = ruleset.render(chosen, enforce=False, bypass=bypass)
+    assert not any(word in text for word in ("drop", "reject", "queue", "limit", "return", "jump", "goto"))
+    assert all("policy accept;" in line for line in text.splitlines() if "hook" in line)
+    assert "chain forward" not in text
+    assert "chain input" not in text
+    assert ("notrack" in text) != bypass
+
+
+def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere() -> None:
+    text = ruleset.render(SETTINGS, enforce=True)
+    forward = rules(text, "forward")
+    wg, tun = '"tidegate0"', '"tidegate-tun"'
+    from_wg = [rule for rule in forward if rule.startswith(f"iifname {wg}")]
+    assert from_wg == [f"iifname {wg} oifname {tun} meta mark 0x7400 accept", f"iifname {wg} counter drop"]
+    # Nothing reaches a client but answers to what was approved, and nothing goes from client to client.
+    assert forward[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
+    assert forward[0] == f"iifname {tun} oifname {{ {wg}, {tun} }} counter drop"
+    (to_wg,) = [rule for rule in forward if rule.startswith(f"oifname {wg}")]
+    assert "ct mark 0x74000001" in to_wg
+    assert "established" in to_wg
+    assert rules(text, "input") == [f"iifname {{ {wg}, {tun} }} counter drop"]
+    assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
+    errors = [rule for rule in forward if "icmp" in rule]
+    accept = forward.index(f"iifname {tun} counter accept")
+    assert len(errors) == 2
+    assert all("ct state != related" in rule and forward.index(rule) < accept for rule in errors)
+
+
+def test_raw_marks_and_does_not_track() -> None:
+    for enforce in (True, False):
+        raw_rules = rules(ruleset.render(SETTINGS, enforce=enforce), "raw")
+        assert raw_rules[0] == 'iifname != "tidegate0" accept'
+        assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
+
+
+def test_enforce_cannot_be_bypassed() -> None:
+    with pytest.raises(AssertionError):
+        ruleset.render(SETTINGS, enforce=True, bypass=True)
+
+
+@pytest.mark.parametrize(("chosen", "enforce", "bypass"), VARIANTS)
+def test_a_ruleset_replaces_its_own_table_and_touches_no_other(
+    chosen: dict[str, Any], enforce: bool, bypass: bool
+) -> None:
+    lines = ruleset.render(chosen, enforce=enforce, bypass=bypass).splitlines()
+    assert lines[:3] == ["table inet tidegate", "delete table inet tidegate", "table inet tidegate {"]
+    assert [line for line in lines if "table" in line] == lines[:3]
+    assert "flush" not in "".join(lines)
+
+
+@pytest.mark.needs_tools("nft")
+@pytest.mark.parametrize(("chosen", "enforce", "bypass"), VARIANTS)
+def test_nft_accepts_it(chosen: dict[str, Any], enforce: bool, bypass: bool) -> None:
+    reason = sandbox.why_not()
+    if reason is not None:
+        pytest.skip(f"needs a network namespace ({reason})")
+    named = chosen | {"interface": "wg-x", "tun": "t0", "mark": 0xFFFFFFFF}
+    for settings_ in (chosen, named):
+        text = ruleset.render(settings_, enforce=enforce, bypass=bypass)
+        command = [*sandbox.sandbox_prefix(), "nft", "-c", "-f", "-"]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+# Children -----------------------------------------------------------------------------------------------------
+
+
+def test_a_child_that_keeps_ending_is_started_at_once_then_ever_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(processes.time, "monotonic", lambda: now)
+    backoff = Backoff()
+    assert backoff.not_before <= now
+    waits = []
+    for _ in range(9):
+        backoff.after_death(0.01)
+        waits.append(round(backoff.not_before - now, 6))
+    assert waits == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    backoff.after_death(10.0)  # it had lived long enough
+    assert backoff.not_before == now
+    backoff.after_death(9.9)
+    assert backoff.not_before == now + 0.1
+
+
+def test_a_child_is_stopped_and_reaped() -> None:
+    child = Child(["sleep", "60"])
+    assert not child.ended()
+    child.stop()
+    assert child.ended()
+    child.stop()  # again does no harm
+    child.close()
+
+
+def test_a_child_that_does_not_listen_is_killed() -> None:
+    child = Child(["sh", "-c", "trap '' TERM; echo; while :; do sleep 0.05; done"])
+    child.stop(0.2)
+    assert child.ended()
+    child.close()
+
+
+def test_a_child_inherits_what_it_is_handed_and_nothing_else(tmp_path: Any) -> None:
+    seen = tmp_path / "seen"
+    with (tmp_path / "one").open("w") as one, (tmp_path / "two").open("w"):
+        child = Child(["sh", "-c", f"ls -l /proc/self/fd > {seen}"], pass_fds=[one.fileno()])
+        child.popen.wait(10)
+        child.close()
+    text = seen.read_text()
+    assert "/one" in text
+    assert "/two" not in text
