@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.markup import escape
 
 from tidegate_agents import host
 from tidegate_agents.files import FileRefused
@@ -40,21 +42,62 @@ def places(kind: str, etc: Path, state_dir: Path, run_dir: Path) -> host.Places:
         raise Failure(str(error)) from None
 
 
-def init(where: host.Places, fleet: str, name: str, trust: tuple[Path, ...], as_json: bool) -> None:
-    """Make key and identity and print the public key, which goes into the pull request."""
-    try:
-        public = host.init(where, fleet, name, [path.read_bytes() for path in trust])
-        identifier = host.own_client_id(where)
-    except (host.HostError, FileRefused, ValueError) as error:
-        raise Failure(str(error)) from None
-    if as_json:
-        click.echo(json.dumps({"host": name, "public_key": public, "client_id": identifier}))
-        return
-    click.echo(public)
-    folder = "clients" if where.kind == "client" else "gateways"
-    click.echo(
-        f"Put this public key under {name!r} in inventory/{folder}/ and open a pull request.", err=True
+def init_command(kind: str, example: str) -> click.Command:
+    """Return `tidegate <kind> init`, the same for both kinds of host."""
+
+    @click.command(
+        "init",
+        short_help="Make key pair and identity; print the public key.",
+        help=f"""Make this host's key pair and identity, and print the public key.
+
+        The private key stays in ETC/{kind}.key (0600) and is never printed. Running it again prints the same key.
+
+        \b
+        Example:
+          tidegate {kind} init --name {example} --fleet example --trust signing.pub
+        """,
     )
+    @click.option("--name", required=True, help="This host's name in the inventory.")
+    @click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
+    @click.option(
+        "--trust",
+        multiple=True,
+        required=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Public signing key (PEM) whose releases this host accepts; may be repeated.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @place_options
+    def command(
+        name: str,
+        fleet: str,
+        trust: tuple[Path, ...],
+        as_json: bool,
+        etc: Path,
+        state_dir: Path,
+        run_dir: Path,
+    ) -> None:
+        where = places(kind, etc, state_dir, run_dir)
+        try:
+            public = host.init(where, fleet, name, [path.read_bytes() for path in trust])
+            identifier = host.own_client_id(where)
+        except (host.HostError, FileRefused, ValueError) as error:
+            raise Failure(str(error)) from None
+        if as_json:
+            click.echo(json.dumps({"host": name, "public_key": public, "client_id": identifier}))
+            return
+        click.echo(public)
+        advice = f"Put this public key under {name!r} in inventory/{kind}s/ and open a pull request."
+        click.echo(advice, err=True)
+
+    return command
+
+
+def print_problems(console: Console, status: dict[str, Any]) -> None:
+    """Print what a status says is wrong, a line each."""
+    for problem in (status["settings_problem"], status["trouble"], (status["refusal"] or {}).get("reason")):
+        if problem:
+            console.print(f"[red]{escape(problem)}[/red]", highlight=False)
 
 
 def run(tools: tuple[str, ...], agent: Callable[[], None]) -> None:

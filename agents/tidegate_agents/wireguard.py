@@ -11,10 +11,12 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from tidegate_agents.host import HostError
+
 _REMOVE_AT_ONCE = 500  # peers named on one command line: far below ARG_MAX
 
 
-class WireGuardError(Exception):
+class WireGuardError(HostError):
     """wg(8) refused; the message is its own line."""
 
 

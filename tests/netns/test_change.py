@@ -239,7 +239,7 @@ def test_a_post_up_slipped_into_a_signed_bundle_is_refused_by_name_and_runs_nowh
 
 def _problem(agent: Agent) -> str:
     status = agent.status()
-    return (status and status["problems"]["release"]) or ""
+    return ((status and status["refusal"]) or {}).get("reason", "")
 
 
 def test_releases_that_are_not_for_this_host_or_not_authentic_change_nothing(lab: Lab) -> None:

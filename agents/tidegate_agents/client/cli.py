@@ -17,30 +17,7 @@ def client() -> None:
     """Run the agent of a client host."""
 
 
-@client.command(short_help="Make key pair and identity; print the public key.")
-@click.option("--name", required=True, help="This host's name in the inventory.")
-@click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
-@click.option(
-    "--trust",
-    multiple=True,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Public signing key (PEM) whose releases this host accepts; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@cli.place_options
-def init(
-    name: str, fleet: str, trust: tuple[Path, ...], as_json: bool, etc: Path, state_dir: Path, run_dir: Path
-) -> None:
-    """Make this host's key pair and identity, and print the public key.
-
-    The private key stays in ETC/client.key (0600) and is never printed. Running it again prints the same key.
-
-    \b
-    Example:
-      tidegate client init --name alice-laptop --fleet example --trust tidegate.pub
-    """
-    cli.init(cli.places("client", etc, state_dir, run_dir), fleet, name, trust, as_json)
+client.add_command(cli.init_command("client", "alice-laptop"))
 
 
 @client.command(short_help="Follow the bundle directory.")
@@ -98,7 +75,6 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
 
 def _print(found: dict[str, object]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
     console = Console()
@@ -107,11 +83,7 @@ def _print(found: dict[str, object]) -> None:
     console.print(
         f"{found['host']} ({found['fleet']}): {serial}, interface {found['interface']}", highlight=False
     )
-    problems = found["problems"]
-    assert isinstance(problems, dict)
-    for what, problem in problems.items():
-        if problem:
-            console.print(f"[red]{what}: {escape(problem)}[/red]", highlight=False)
+    cli.print_problems(console, found)
     table = Table(Column("gateway", overflow="fold"), "endpoint", "networks", "last handshake")
     gateways = found["gateways"]
     assert isinstance(gateways, list)

@@ -25,30 +25,7 @@ def gateway() -> None:
     """Run the agent of a gateway host."""
 
 
-@gateway.command(short_help="Make key pair and identity; print the public key.")
-@click.option("--name", required=True, help="This host's name in the inventory.")
-@click.option("--fleet", default="default", show_default=True, help="The fleet's name in the inventory.")
-@click.option(
-    "--trust",
-    multiple=True,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Public signing key (PEM) whose releases this host accepts; may be repeated.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@cli.place_options
-def init(
-    name: str, fleet: str, trust: tuple[Path, ...], as_json: bool, etc: Path, state_dir: Path, run_dir: Path
-) -> None:
-    """Make this host's key pair and identity, and print the public key.
-
-    The private key stays in ETC/gateway.key (0600) and is never printed. Running it again prints the same key.
-
-    \b
-    Example:
-      tidegate gateway init --name fra1 --fleet example --trust tidegate.pub
-    """
-    cli.init(cli.places("gateway", etc, state_dir, run_dir), fleet, name, trust, as_json)
+gateway.add_command(cli.init_command("gateway", "fra1"))
 
 
 @gateway.command(short_help="Follow the bundle directory and the settings.")
@@ -160,6 +137,4 @@ def _print(found: dict[str, Any]) -> None:
     for name, value in found.get("events", {}).items():
         table.add_row(f"events {name}", escape(str(value)))
     console.print(table)
-    for problem in (found["settings_problem"], found["trouble"], (found["refusal"] or {}).get("reason")):
-        if problem:
-            console.print(f"[red]{escape(problem)}[/red]")
+    cli.print_problems(console, found)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tidegate_agents.datapath.forwarder import ACTIVE, LOADED
+from tidegate_agents.host import HostError
 
 _LOAD_SECONDS = 60.0
 _HANDOVER_SECONDS = 10.0
@@ -19,7 +20,7 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.1, 5.0
 _QUIET_SECONDS = 10.0  # a child that lived this long starts its back-off anew
 
 
-class ProcessError(Exception):
+class ProcessError(HostError):
     """A child did not do what it was started for; the message is one line."""
 
 

@@ -13,35 +13,27 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from tidegate_agents import bundles, host, settings, wireguard
+from tidegate_agents import host, wireguard
 from tidegate_agents.events import ring
 from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset
 from tidegate_agents.gateway.desired import FIXED, GatewayBundle, read_bundle, routes
 from tidegate_agents.gateway.device import Device
-from tidegate_agents.gateway.processes import (
-    Backoff,
-    Child,
-    Forwarder,
-    ProcessError,
-    replace_forwarder,
-)
+from tidegate_agents.gateway.flushing import FlusherKeeper
+from tidegate_agents.gateway.processes import Backoff, Forwarder, ProcessError, replace_forwarder
+from tidegate_agents.inbox import Inbox
 from tidegate_agents.watch import POLL_SECONDS, Waker
 from tidegate_schema.policy import FAR_FUTURE
-from tidegate_schema.release import ReleaseError
 
 log = logging.getLogger("tidegate.gateway")
-
-_REMEMBER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,37 +61,33 @@ class Supervisor:
 
     def __init__(self, places: host.Places, bundle_directory: Path) -> None:
         self._places = places
-        self._identity = host.load_identity(places)
-        host.public_key(places)
-        self._directory = bundles.host_directory(bundle_directory, self._identity)
-        self._memory = host.load_memory(places)
-        self._settings_problem: str | None = None
-        self._refusal: dict[str, Any] | None = None
-        self._trouble: str | None = None
-        self._status: dict[str, Any] = {}
-        self._seen: tuple[object, ...] | None = None
+        self._inbox = Inbox(places, bundle_directory, read_bundle)
+        first = self._inbox.settings()
+        self._fixed = {name: first[name] for name in FIXED}
+        self._device = Device(places, first)
+        self._forwarding = network.Forwarding()
+        self._flusher = FlusherKeeper(places.run, generation.directory(places), self._inbox.identity.host)
+        self._forwarder: Forwarder | None = None
+        self._backoff = Backoff()
+        self._tun = -1
         self._applied: Desired | None = None
         self._generation = 0
-        self._forwarder: Forwarder | None = None
-        self._forwarder_backoff = Backoff()
-        self._flusher: Child | None = None
-        self._flusher_settings: tuple[object, ...] = ()
-        self._flusher_backoff = Backoff()
-        self._forwarding = network.Forwarding()
         self._next_change = FAR_FUTURE
-        self._restarts = {"forwarder": 0, "flusher": 0, "wireguard": 0}
-        self._fixed = {name: value for name, value in self._read_settings().items() if name in FIXED}
-        self._device = Device(places, self._read_settings())
-        self._tun = -1
+        self._restarts = {"forwarder": 0, "wireguard": 0}
+        self._trouble: str | None = None
+        self._status: dict[str, Any] = {}
 
     # The run ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Start, follow the inputs until told to stop, stop."""
+        """Start, follow the inputs until told to stop, stop. HostError when the start fails."""
         with ExitStack() as undo:
             undo.callback(os.close, host.lock(self._places))
-            waker = undo.enter_context(Waker([self._directory, self._places.etc]))
-            self._start(waker, undo)
+            waker = undo.enter_context(Waker([self._inbox.directory, self._places.etc]))
+            try:
+                self._start(waker, undo)
+            except NetlinkError as error:
+                raise host.HostError(f"the kernel refused a link, route or rule: {error}") from None
             while not waker.stopping:
                 waker.wait(self._patience())
                 self._turn(waker)
@@ -108,7 +96,7 @@ class Supervisor:
         try:
             self._mend_children(waker)
             self._follow(waker)
-        except (host.HostError, wireguard.WireGuardError, ProcessError, NetlinkError, OSError) as error:
+        except (host.HostError, NetlinkError, OSError) as error:
             # What runs goes on; the next turn compares again and tries again.
             if self._trouble != str(error):
                 log.error("not applied, trying again: %s", error)
@@ -120,12 +108,12 @@ class Supervisor:
     def _start(self, waker: Waker, undo: ExitStack) -> None:
         """Set everything up, and note for each thing how it is undone: the stop is the start in reverse."""
         generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._inbox.directory.mkdir(parents=True, exist_ok=True)
         self._generation = generation.last(self._places)
-        desired = Desired(self._read_settings(), GatewayBundle(), None)
+        desired = self._desired()
         self._device.refuse_foreign()
         undo.callback(self._places.status.unlink, missing_ok=True)
-        undo.callback(self._remember, 0, force=True)
+        undo.callback(self._inbox.remember_time, at_once=True)
         # Rules first: from here on, whatever comes up later finds them there.
         undo.callback(nft.remove)
         nft.load(ruleset.render(desired.settings, enforce=desired.enforce))
@@ -138,7 +126,8 @@ class Supervisor:
         self._forwarding.enable()
         undo.callback(self._device.down)
         self._device.ensure()
-        desired = self._desired(desired)
+        self._inbox.look()
+        desired = self._desired()
         self._apply(desired, waker)
         self._device.up()
         network.set_routes(self._device.name, routes(desired.bundle))
@@ -150,58 +139,26 @@ class Supervisor:
             waker.discard(self._forwarder.child.pidfd)
             self._forwarder.child.stop()
             self._forwarder.close()
-        self._stop_flusher(waker)
+        self._flusher.stop(waker)
 
     def _follow(self, waker: Waker) -> None:
-        assert self._applied is not None
-        desired = self._desired(self._applied)
+        self._inbox.look()
+        desired = self._desired()
         if desired != self._applied:
             self._apply(desired, waker)
             network.set_routes(self._device.name, routes(desired.bundle))
             self._log_generation()
-        elif self._now() >= self._next_change:
+        elif self._inbox.now() >= self._next_change:
             self._revoke(desired)
-        self._remember(0)
+        self._inbox.remember_time()
 
     def _patience(self) -> float:
-        return max(0.0, min(POLL_SECONDS, self._next_change - self._now()))
+        return max(0.0, min(POLL_SECONDS, self._next_change - self._inbox.now()))
 
-    def _now(self) -> float:
-        return max(time.time(), self._memory.time)
-
-    # The inputs ---------------------------------------------------------------------------------------------
-
-    def _read_settings(self) -> dict[str, Any]:
-        """Return the settings to follow: the file's; while it is invalid, those that run; at start, the defaults."""
-        try:
-            current = settings.load("gateway", self._places.settings)
-            self._settings_problem = None
-        except settings.SettingsError as error:
-            if self._settings_problem != str(error):
-                log.error("settings not applied: %s", error)
-            self._settings_problem = str(error)
-            current = dict(self._applied.settings) if self._applied else settings.defaults("gateway")
-        return current | getattr(self, "_fixed", {})
-
-    def _desired(self, before: Desired) -> Desired:
-        current = self._read_settings()
-        offered = bundles.fingerprint(self._directory)
-        if offered is None or offered == self._seen:
-            return Desired(current, before.bundle, before.release)
-        try:
-            accepted = bundles.read_current(self._directory, self._identity, self._memory.serial, self._now())
-            bundle = read_bundle(accepted)
-        except ReleaseError as error:
-            if self._refusal is None or self._refusal["reason"] != str(error):
-                log.error("release refused: %s", error)
-                self._refusal = {"name": error.name, "reason": str(error), "time": self._now()}
-            return Desired(current, before.bundle, before.release)
-        self._seen, self._refusal = offered, None
-        self._remember(accepted.release.serial, force=True)
+    def _desired(self) -> Desired:
+        current = self._inbox.settings(self._applied.settings if self._applied else None)
         return Desired(
-            current,
-            bundle,
-            bundles.summary(accepted),
+            {**current, **self._fixed}, self._inbox.content or GatewayBundle(), self._inbox.release
         )
 
     # The steps ----------------------------------------------------------------------------------------------
@@ -217,15 +174,18 @@ class Supervisor:
             self._load_rules(desired, bypass=self._forwarder is None and not desired.enforce)
         wireguard.set_peers(self._device.name, change.grow)
         self._applied = desired
-        self._keep_flusher(waker)
+        self._flusher.keep(desired.settings, waker)
 
     def _new_generation(self, desired: Desired, waker: Waker) -> None:
         number = self._generation + 1
-        tables = desired.bundle.tables(number, desired.enforce, self._memory.time)
+        tables = desired.bundle.tables(number, desired.enforce, self._inbox.memory.time)
         generation.write(self._places, tables)
         log_ring = self._ensure_ring(desired) if desired.settings["logging_enabled"] else None
+        # Towards enforce the rules come first, so that a forwarder that cannot be started leaves the gateway closed;
+        # towards observe they come last.
         if desired.enforce:
             network.lead_into_tun(self._fixed, enforce=True)
+            self._load_rules(desired)
         if self._forwarder is not None:
             waker.discard(self._forwarder.child.pidfd)
         try:
@@ -240,8 +200,8 @@ class Supervisor:
             if self._forwarder is not None:
                 waker.add(self._forwarder.child.pidfd)
         self._generation = number
-        self._load_rules(desired)
         if not desired.enforce:
+            self._load_rules(desired)
             network.lead_into_tun(self._fixed, enforce=False)
         self._revoke(desired)
         generation.forget_before(self._places, number)
@@ -254,18 +214,17 @@ class Supervisor:
         self._next_change = FAR_FUTURE
         if not desired.enforce:
             return
-        now = self._now()
+        now = self._inbox.now()
         revoked = conntrack.revoke(functools.partial(desired.bundle.allows, now=now))
         if revoked:
             log.info("cut %d connections that are no longer allowed", revoked)
         self._next_change = desired.bundle.policy.next_change(now)
 
     def _ensure_ring(self, desired: Desired) -> Path:
-        path = self._places.run / "events.ring"
-        problem = ring.open_or_replace(path, desired.settings["ring_records"])
+        problem = ring.open_or_replace(self._flusher.ring, desired.settings["ring_records"])
         if problem:
             log.error("event ring set aside: %s", problem)
-        return path
+        return self._flusher.ring
 
     # The children -------------------------------------------------------------------------------------------
 
@@ -278,17 +237,17 @@ class Supervisor:
             )
             self._restarts["forwarder"] += 1
             waker.discard(self._forwarder.child.pidfd)
-            self._forwarder_backoff.after_death(time.monotonic() - self._forwarder.child.started)
+            self._backoff.after_death(time.monotonic() - self._forwarder.child.started)
             self._forwarder.close()
             self._forwarder = None
             if not applied.enforce:
                 self._load_rules(applied, bypass=True)  # observe fails open
-        if self._forwarder is None and time.monotonic() >= self._forwarder_backoff.not_before:
+        if self._forwarder is None and time.monotonic() >= self._backoff.not_before:
             try:
                 self._new_generation(applied, waker)
             except ProcessError as error:
                 log.error("%s", error)
-                self._forwarder_backoff.after_death(0)
+                self._backoff.after_death(0)
         if self._device.lost():
             log.error("%s is gone; making it again", self._device.name)
             self._restarts["wireguard"] += 1
@@ -296,54 +255,15 @@ class Supervisor:
             wireguard.set_peers(self._device.name, applied.bundle.peers)
             self._device.up()
             network.set_routes(self._device.name, routes(applied.bundle))
-        self._keep_flusher(waker)
+        self._flusher.keep(applied.settings, waker)
 
-    def _keep_flusher(self, waker: Waker) -> None:
-        assert self._applied is not None
-        current = self._applied.settings
-        names = ("log_endpoint", "flush_usage", "flush_interval", "batch_records", "post_timeout")
-        wanted = tuple(current.get(name) for name in names)
-        path = self._places.run / "events.ring"
-        if self._flusher is not None and self._flusher.ended():
-            log.error("flusher ended with status %s", self._flusher.popen.returncode)
-            self._restarts["flusher"] += 1
-            self._flusher_backoff.after_death(time.monotonic() - self._flusher.started)
-            self._stop_flusher(waker)
-        if self._flusher is not None and wanted != self._flusher_settings:
-            self._stop_flusher(waker)
-        if self._flusher is None and current.get("log_endpoint") and path.exists():
-            if time.monotonic() < self._flusher_backoff.not_before:
-                return
-            self._flusher_settings = wanted
-            command = [sys.executable, "-m", "tidegate_agents.events.flusher"]
-            command += ["--ring", str(path), "--generations", str(generation.directory(self._places))]
-            command += ["--gateway", self._identity.host, "--status", str(self._places.run / "flusher.json")]
-            command += ["--parent", str(os.getpid())]
-            for name, value in zip(names, wanted, strict=True):
-                command += [f"--{name.replace('_', '-')}", str(value)]
-            self._flusher = Child(command)
-            waker.add(self._flusher.pidfd)
-
-    def _stop_flusher(self, waker: Waker) -> None:
-        if self._flusher is not None:
-            waker.discard(self._flusher.pidfd)
-            self._flusher.stop()
-            self._flusher.close()
-            self._flusher = None
-
-    # What it says and remembers -----------------------------------------------------------------------------
+    # What it says -------------------------------------------------------------------------------------------
 
     def _counters(self) -> Path:
         return self._places.run / "counters"
 
     def _peers(self) -> int:
         return len(self._applied.bundle.peers) if self._applied else 0
-
-    def _remember(self, serial: int, *, force: bool = False) -> None:
-        later = self._memory.later(serial, time.time())
-        if force or later.time - self._memory.time >= _REMEMBER_SECONDS:
-            self._memory = later
-            host.save_memory(self._places, later)
 
     def _log_generation(self) -> None:
         assert self._applied is not None
@@ -357,22 +277,22 @@ class Supervisor:
         status = {
             "pid": os.getpid(),
             "kind": "gateway",
-            "host": self._identity.host,
-            "fleet": self._identity.fleet,
+            "host": self._inbox.identity.host,
+            "fleet": self._inbox.identity.fleet,
             "interface": self._device.name,
             "generation": self._generation,
             "authz_mode": current["authz_mode"],
             "logging_enabled": current["logging_enabled"],
-            "settings_problem": self._settings_problem,
+            "settings_problem": self._inbox.settings_problem,
             "trouble": self._trouble,
             "release": self._applied.release,
-            "refusal": self._refusal,
+            "refusal": asdict(self._inbox.refusal) if self._inbox.refusal else None,
             "policy": self._applied.bundle.policy.document is not None,
             "peers": self._peers(),
             "forwarder": self._forwarder.child.pid if self._forwarder else None,
-            "flusher": self._flusher.pid if self._flusher else None,
+            "flusher": self._flusher.pid,
             "wireguard_go": self._device.userspace.pid if self._device.userspace else None,
-            "restarts": dict(self._restarts),
+            "restarts": {**self._restarts, "flusher": self._flusher.restarts},
         }
         if status != self._status:
             host.write_status(self._places, status)
