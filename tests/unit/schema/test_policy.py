@@ -109,7 +109,7 @@ def oracle(
     return Verdict(False, Reason.NO_RULE, None)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(documents(), st.lists(packets, min_size=1, max_size=30))
 def test_a_verdict_is_what_the_document_says(document: dict[str, Any], asked: list[Any]) -> None:
     assert validation.errors("policy", document) == []
@@ -119,7 +119,7 @@ def test_a_verdict_is_what_the_document_says(document: dict[str, Any], asked: li
         assert table.decide(client, address, protocol, port, now) == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(documents(), st.lists(packets, min_size=1, max_size=20), st.randoms())
 def test_order_never_matters(document: dict[str, Any], asked: list[Any], chance: random.Random) -> None:
     order = list(range(len(document["rules"])))
@@ -238,7 +238,7 @@ def test_a_document_that_contradicts_itself_is_a_value_error(document: dict[str,
         PolicyTable(document)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     documents(),
     st.text(max_size=3) | st.sampled_from(CLIENTS),
