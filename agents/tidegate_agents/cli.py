@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from tidegate_agents import host
 from tidegate_agents.files import FileRefused
+from tidegate_schema import release
 from tidegate_schema.cli import Failure
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -79,7 +80,7 @@ def init_command(kind: str, example: str) -> click.Command:
     ) -> None:
         where = places(kind, etc, state_dir, run_dir)
         try:
-            public = host.init(where, fleet, name, [path.read_bytes() for path in trust])
+            public = host.init(where, fleet, name, [_trusted(path) for path in trust])
             identifier = host.own_client_id(where)
         except (host.HostError, FileRefused, ValueError) as error:
             raise Failure(str(error)) from None
@@ -91,6 +92,25 @@ def init_command(kind: str, example: str) -> click.Command:
         click.echo(advice, err=True)
 
     return command
+
+
+def _trusted(path: Path) -> bytes:
+    pem = path.read_bytes()
+    try:
+        release.load_public_key(pem)
+    except ValueError as error:
+        raise Failure(f"--trust {path}: {error}") from None
+    return pem
+
+
+def status(where: host.Places) -> dict[str, Any]:
+    """Return what the running agent says of itself; Failure when none runs, or when it is not ours to read."""
+    if where.run.exists() and not os.access(where.run, os.X_OK):
+        raise Failure(f"{where.run} belongs to the agent's user: run this as root")
+    found = host.read_status(where)
+    if found is None:
+        raise Failure(f"no agent runs here; start it with 'tidegate {where.kind} run --bundles DIR'")
+    return found
 
 
 def print_problems(console: Console, status: dict[str, Any]) -> None:

@@ -197,12 +197,12 @@ def lock(places: Places) -> int:
 
 
 def write_status(places: Places, status: dict[str, Any]) -> None:
-    """Publish what the agent says of itself; readable for all local users, and it holds no secret."""
-    write_atomic(places.status, json.dumps(status, indent=2).encode() + b"\n", 0o644)
+    """Publish what the agent says of itself; it holds no secret, and RUN/<kind> keeps it to the agent's user."""
+    write_atomic(places.status, json.dumps(status, indent=2).encode() + b"\n")
 
 
 def read_status(places: Places) -> dict[str, Any] | None:
-    """Return the running agent's status, None when no agent runs here."""
+    """Return the running agent's status, None when no agent runs here, or it is not ours to read."""
     with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
         status: Any = jsonfile.parse(read_bounded(places.status, 1 << 20))
         if isinstance(status, dict) and _alive(status.get("pid")):

@@ -54,7 +54,7 @@ class Machine:
         self.host.sh("sh", "-c", f"new={new}; mkdir -p $new && {{ {fill}; }} && mount --bind $new {place}")
 
     def _shell(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
-        environment = f"export HOME={self.home} PATH={self.programs}:$PATH; cd; {script}"
+        environment = f'export HOME="{self.home}" PATH="{self.programs}:$PATH"; cd; {script}'
         return self.host.start("sh", "-c", environment, **options)
 
     def run(self, command: str, status: int = 0) -> str:
@@ -122,8 +122,8 @@ class Reader:
             [
                 *gateway.host.prefix,
                 "env",
-                f"HOME={gateway.home}",
-                f"PATH={gateway.programs}:$PATH",
+                f'"HOME={gateway.home}"',
+                f'"PATH={gateway.programs}:$PATH"',
                 "sh",
                 "-c",
             ]

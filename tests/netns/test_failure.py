@@ -53,7 +53,7 @@ def test_kill_9_of_the_forwarder_in_enforce_lets_nothing_new_pass_until_it_is_ba
     assert lab.gateway.status()["restarts"]["forwarder"] == 5  # type: ignore[index]
 
 
-def test_while_no_forwarder_runs_enforce_passes_nothing_and_observe_everything(lab: Lab) -> None:
+def test_while_no_forwarder_runs_enforce_passes_nothing_new(lab: Lab) -> None:
     """With the supervisor frozen too, nobody restarts the forwarder, and the kernel's rules are all there is."""
     lab.publish()
     lab.start()
@@ -124,6 +124,17 @@ class Knocks:
         """Stop knocking."""
         self._end.set()
         self._thread.join()
+
+
+def test_with_everything_killed_observe_goes_on(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    lab.gateway.stop(signal.SIGKILL)
+    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
+    assert ping(lab.alice.host)
+    assert ping(lab.bob.host, WEB6)
+    lab.gateway.start()
+    assert ping(lab.bob.host)
 
 
 def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(lab: Lab) -> None:

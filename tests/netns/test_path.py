@@ -78,7 +78,9 @@ def test_observe_forwards_everything_and_no_settings_file_means_enforce(lab: Lab
     assert status is not None
     assert (status["authz_mode"], status["logging_enabled"]) == ("enforce", False)
     assert not ping(lab.bob.host)
+    assert _refuses_behind_the_tun(lab) == [True, True]
     lab.gateway.set("authz_mode=observe")
+    assert _refuses_behind_the_tun(lab) == [False, False]
     for host in (lab.alice.host, lab.bob.host):
         assert ping(host)
         assert ping(host, WEB6)
@@ -88,6 +90,12 @@ def test_observe_forwards_everything_and_no_settings_file_means_enforce(lab: Lab
     rules = lab.gateway.host.sh("nft", "list", "table", "inet", "tidegate")
     assert "drop" not in rules
     assert "reject" not in rules
+
+
+def _refuses_behind_the_tun(lab: Lab) -> list[bool]:
+    """Whether the TUN's routing table refuses what the TUN does not take, for each family."""
+    routes = [lab.gateway.host.sh("ip", family, "route", "show", "table", "29696") for family in ("-4", "-6")]
+    return ["unreachable default" in route for route in routes]
 
 
 def test_a_bundle_without_policy_denies_all_in_enforce_and_forwards_in_observe(lab: Lab) -> None:

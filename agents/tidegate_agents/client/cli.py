@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from tidegate_agents import cli, host, wireguard
-from tidegate_schema.cli import Failure
+from tidegate_agents import cli, wireguard
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,9 +50,7 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
       tidegate client status --json
     """
     where = cli.places("client", etc, state_dir, run_dir)
-    found = host.read_status(where)
-    if found is None:
-        raise Failure("no agent runs here; start it with 'tidegate client run --bundles DIR'")
+    found = cli.status(where)
     try:
         peers = wireguard.show(found["interface"]).peers
     except wireguard.WireGuardError:

@@ -102,9 +102,7 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
       tidegate gateway status --json
     """
     where = cli.places("gateway", etc, state_dir, run_dir)
-    found = host.read_status(where)
-    if found is None:
-        raise Failure("no agent runs here; start it with 'tidegate gateway run --bundles DIR'")
+    found = cli.status(where)
     with contextlib.suppress(FileNotFoundError, PermissionError):
         counted = counters.read(where.run / "counters")
         found["packets"], found["bytes"] = counted.packets, counted.bytes
