@@ -67,6 +67,7 @@ def test_an_intersection_admits_what_both_admit(
         expected = admits(one, protocol, port) and admits(other, protocol, port)
         assert (both is not None and admits(both, protocol, port)) == expected
     assert other.intersect(one) == both
+    assert both is None or both.first <= both.last  # nothing in common is None, never an empty range
 
 
 def test_icmp_is_another_protocol_in_each_family() -> None:
