@@ -90,6 +90,7 @@ def test_the_file_goes_over_the_defaults(path: Path) -> None:
         ("\tmtu: 1\n", ":1:1"),
         ("mtu: 1400\n---\nmtu: 1400\n", ":2:1: but found another document"),
         ("{authz_mode: observe", ":1:"),
+        ("mtu: " + "1" * 5000, ": not YAML that can be read"),
         ("\x00", ""),
         ("mtu: \x1b[2J\n", ""),
         (b"\xff\xfe", ": not UTF-8"),
