@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tidegate_agents.datapath import counters
-from tidegate_agents.datapath.forwarder import ACTIVE, LOADED
+from tidegate_agents.datapath.forwarder import ACTIVE, BATCH, LOADED
 from tidegate_agents.datapath.judge import Tables
 from tidegate_agents.events import ring
 from tidegate_agents.events.ring import Ring
@@ -198,13 +198,15 @@ def test_sigterm_drains_what_waits(bench: Bench) -> None:
     assert bench.now is not None
     pid = bench.now.child.pid
     os.kill(pid, signal.SIGSTOP)
-    for n in range(WINDOW):
+    waiting = 3 * BATCH  # more than the step it is about to take
+    bench.kernel.setblocking(False)
+    for n in range(waiting):
         bench.kernel.send(packet(n))
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGCONT)
     assert bench.now.child.popen.wait(20) == 0
-    assert [number(bench.kernel.recv(2000)) for _ in range(WINDOW)] == list(range(WINDOW))
-    assert counters.read(bench.counters).packets["allowed"] == WINDOW
+    assert [number(bench.kernel.recv(2000)) for _ in range(waiting)] == list(range(waiting))
+    assert counters.read(bench.counters).packets["allowed"] == waiting
 
 
 def test_after_kill_9_the_new_one_goes_on(bench: Bench) -> None:
