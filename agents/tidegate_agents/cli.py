@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate_agents import host
-from tidegate_agents.files import FileRefused
+from tidegate_agents.files import FileRefused, read_bounded
 from tidegate_schema import release
 from tidegate_schema.cli import Failure
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_TRUST_MAX_BYTES = 64 * 1024
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 
@@ -95,8 +96,8 @@ def init_command(kind: str, example: str) -> click.Command:
 
 
 def _trusted(path: Path) -> bytes:
-    pem = path.read_bytes()
     try:
+        pem = read_bounded(path, _TRUST_MAX_BYTES)
         release.load_public_key(pem)
     except ValueError as error:
         raise Failure(f"--trust {path}: {error}") from None
@@ -107,9 +108,17 @@ def status(where: host.Places) -> dict[str, Any]:
     """Return what the running agent says of itself; Failure when none runs, or when it is not ours to read."""
     if where.run.exists() and not os.access(where.run, os.X_OK):
         raise Failure(f"{where.run} belongs to the agent's user: run this as root")
-    found = host.read_status(where)
+    found = running(where)
     if found is None:
         raise Failure(f"no agent runs here; start it with 'tidegate {where.kind} run --bundles DIR'")
+    return found
+
+
+def running(where: host.Places) -> dict[str, Any] | None:
+    """Return the running agent's status, None when none runs; Failure when it is of a version we cannot read."""
+    found = host.read_status(where)
+    if found is not None and found.get("format") != host.STATUS_FORMAT:
+        raise Failure("the agent that runs here is of another version than this command; restart it")
     return found
 
 

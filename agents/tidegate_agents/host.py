@@ -25,6 +25,7 @@ from tidegate_schema.keys import client_id, parse_public_key
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./-]+")
 _IDENTITY_MAX_BYTES = 64 * 1024
+STATUS_FORMAT = 1
 
 
 class HostError(Exception):
@@ -104,9 +105,7 @@ def init(places: Places, fleet: str, host: str, trusted_pem: Sequence[bytes]) ->
     if not places.key.exists():
         # wg(8) makes the key; it goes from its pipe into a 0600 file, and nowhere else.
         key = subprocess.run(["wg", "genkey"], check=True, capture_output=True).stdout
-        fd = os.open(places.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:  # noqa: PTH123 - it is a descriptor
-            file.write(key)
+        write_atomic(places.key, key)
     return public_key(places)
 
 
@@ -198,7 +197,8 @@ def lock(places: Places) -> int:
 
 def write_status(places: Places, status: dict[str, Any]) -> None:
     """Publish what the agent says of itself; it holds no secret, and RUN/<kind> keeps it to the agent's user."""
-    write_atomic(places.status, json.dumps(status, indent=2).encode() + b"\n")
+    document = {"format": STATUS_FORMAT, **status}
+    write_atomic(places.status, json.dumps(document, indent=2).encode() + b"\n")
 
 
 def read_status(places: Places) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,14 @@ class ClientAgent:
     def _turn(self) -> None:
         try:
             self._follow()
+            self._trouble = None
+            self._write_status()
         except (host.HostError, OSError) as error:
             if self._trouble != str(error):
                 log.error("not applied, trying again: %s", error)
             self._trouble = str(error)
-        else:
-            self._trouble = None
-        self._write_status()
+            with suppress(OSError):  # a full /run is itself such a trouble
+                self._write_status()
 
     def _follow(self) -> None:
         # The interface's name takes effect at the next start.

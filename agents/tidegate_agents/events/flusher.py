@@ -239,22 +239,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--status", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--log-endpoint", required=True)
-    parser.add_argument("--flush-usage", type=float, required=True)
-    parser.add_argument("--flush-interval", type=float, required=True)
-    parser.add_argument("--batch-records", type=int, required=True)
-    parser.add_argument("--post-timeout", type=float, required=True)
+    parser.add_argument(
+        "--settings", type=Path, required=True, help="JSON: the local settings that it follows"
+    )
     options = parser.parse_args(argv)
     die_with(options.parent)
+    settings = json.loads(options.settings.read_bytes())
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: stopping.append(received))
-    sender = Sender(options.log_endpoint, options.post_timeout)
+    sender = Sender(settings["log_endpoint"], settings["post_timeout"])
     flusher = Flusher(
         Ring(options.ring),
         sender,
-        Conditions(options.flush_usage, options.flush_interval),
-        options.batch_records,
+        Conditions(settings["flush_usage"], settings["flush_interval"]),
+        settings["batch_records"],
         options.gateway,
         PolicyNames(options.generations),
     )

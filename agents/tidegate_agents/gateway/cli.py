@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tidegate_agents import cli, host, settings
+from tidegate_agents import cli, settings
 from tidegate_agents.datapath import counters
 from tidegate_agents.files import FileRefused, read_bounded
 from tidegate_agents.gateway.desired import FIXED
@@ -69,7 +69,7 @@ def set_(assignments: tuple[str, ...], etc: Path, state_dir: Path, run_dir: Path
         settings.change("gateway", where.settings, changes)
     except settings.SettingsError as error:
         raise Failure(str(error)) from None
-    found = host.read_status(where)
+    found = cli.running(where)
     if found is None:
         click.echo("written; no gateway agent runs here, so it counts from the next start", err=True)
         return
@@ -81,7 +81,7 @@ def set_(assignments: tuple[str, ...], etc: Path, state_dir: Path, run_dir: Path
                 "written, but the agent has not followed within 10 s; see 'tidegate gateway status'"
             )
         time.sleep(0.05)  # the status file is polled: it is replaced, not written to
-        found = host.read_status(where) or found
+        found = cli.running(where) or found
     shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in changes.items())
     click.echo(f"{shown} (generation {found['generation']})")
     later = [name for name in changes if name in FIXED]

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tidegate_agents.files import write_atomic
 from tidegate_agents.gateway.processes import Backoff, Child
 from tidegate_agents.watch import Waker
+from tidegate_schema import jsonfile
 
 log = logging.getLogger("tidegate.gateway")
 
@@ -27,8 +29,10 @@ class FlusherKeeper:
         self._command = [sys.executable, "-m", "tidegate_agents.events.flusher"]
         self._command += ["--ring", str(self.ring), "--generations", str(generations), "--gateway", gateway]
         self._command += ["--status", str(run_directory / "flusher.json"), "--parent", str(os.getpid())]
+        self._file = run_directory / "flusher-settings.json"
+        self._command += ["--settings", str(self._file)]
         self._child: Child | None = None
-        self._settings: tuple[object, ...] = ()
+        self._settings: dict[str, Any] = {}
         self._backoff = Backoff()
 
     @property
@@ -38,7 +42,7 @@ class FlusherKeeper:
 
     def keep(self, settings: Mapping[str, Any], waker: Waker) -> None:
         """Make what runs what the settings want."""
-        wanted = tuple(settings.get(name) for name in _SETTINGS)
+        wanted = {name: settings.get(name) for name in _SETTINGS}
         if self._child is not None and self._child.ended():
             log.error("flusher ended with status %s", self._child.popen.returncode)
             self.restarts += 1
@@ -49,9 +53,9 @@ class FlusherKeeper:
         due = time.monotonic() >= self._backoff.not_before
         if self._child is None and settings.get("log_endpoint") and self.ring.exists() and due:
             self._settings = wanted
-            options = [f"--{name.replace('_', '-')}" for name in _SETTINGS]
-            arguments = [word for pair in zip(options, map(str, wanted), strict=True) for word in pair]
-            self._child = Child([*self._command, *arguments])
+            # In a file of ours, not on a command line: an endpoint's address may hold a password.
+            write_atomic(self._file, jsonfile.canonical(wanted))
+            self._child = Child(self._command)
             waker.add(self._child.pidfd)
 
     def stop(self, waker: Waker) -> None:

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,15 @@ class Supervisor:
         try:
             self._mend_children(waker)
             self._follow(waker)
+            self._trouble = None
+            self._write_status()
         except (host.HostError, NetlinkError, OSError) as error:
             # What runs goes on; the next turn compares again and tries again.
             if self._trouble != str(error):
                 log.error("not applied, trying again: %s", error)
             self._trouble = str(error)
-        else:
-            self._trouble = None
-        self._write_status()
+            with suppress(OSError):  # a full /run is itself such a trouble
+                self._write_status()
 
     def _start(self, waker: Waker, undo: ExitStack) -> None:
         """Set everything up, and note for each thing how it is undone: the stop is the start in reverse."""

@@ -332,7 +332,12 @@ def server() -> Iterator[LogServer]:
         yield made
 
 
-def start(path: Path, url: str, *changes: str) -> subprocess.Popen[bytes]:
+def start(
+    path: Path, url: str, post_timeout: float = 1.0, parent: int | None = None
+) -> subprocess.Popen[bytes]:
+    settings = {"log_endpoint": url, "flush_usage": 0.5, "flush_interval": 0.1, "batch_records": 100}
+    file = path.parent / "settings.json"
+    file.write_text(json.dumps(settings | {"post_timeout": post_timeout}))
     command = [
         sys.executable,
         "-m",
@@ -343,8 +348,7 @@ def start(path: Path, url: str, *changes: str) -> subprocess.Popen[bytes]:
         "fra1",
     ]
     command += ["--generations", str(path.parent), "--status", str(path.parent / "flusher.json")]
-    command += ["--parent", str(os.getpid()), "--log-endpoint", url, "--flush-usage", "0.5"]
-    command += ["--flush-interval", "0.1", "--batch-records", "100", "--post-timeout", "1.0", *changes]
+    command += ["--parent", str(parent or os.getpid()), "--settings", str(file)]
     return subprocess.Popen(command)
 
 
@@ -363,7 +367,7 @@ def test_the_process_sends_in_time_and_the_rest_at_its_end(path: Path, server: L
 def test_a_killed_process_s_successor_sends_again_under_the_same_identity(path: Path) -> None:
     fill(path, 1, 2)
     with log_server(silence, status(204)) as server:
-        process = start(path, server.url, "--post-timeout", "60")
+        process = start(path, server.url, 60)
         until("it is sending", lambda: server.requests)
         process.kill()
         process.wait()
@@ -377,4 +381,4 @@ def test_a_killed_process_s_successor_sends_again_under_the_same_identity(path: 
 
 
 def test_a_process_started_by_nobody_ends_at_once(path: Path) -> None:
-    assert start(path, "http://127.0.0.1:1/", "--parent", "1").wait(10) != 0
+    assert start(path, "http://127.0.0.1:1/", parent=1).wait(10) != 0
