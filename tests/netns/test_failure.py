@@ -243,6 +243,25 @@ def test_wireguard_go_killed_is_started_again_with_its_peers(lab: Lab) -> None:
     assert not ping(lab.bob.host)
 
 
+def test_what_another_tool_takes_away_comes_back(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    for command in (
+        ("nft", "flush", "ruleset"),
+        ("nft", "flush", "chain", "inet", "tidegate", "forward"),
+        ("ip", "link", "del", "tidegate-tun"),
+        ("ip", "link", "del", "tidegate0"),
+    ):
+        lab.gateway.host.sh(*command)
+        if command[-1] == "tidegate0":
+            lab.forget_session(lab.alice)
+            lab.forget_session(lab.bob)
+        until(f"alice gets through after {' '.join(command)}", lambda: ping(lab.alice.host))
+        until(f"bob does not after {' '.join(command)}", lambda: not ping(lab.bob.host))
+        assert "drop" in lab.gateway.host.sh("nft", "list", "chain", "inet", "tidegate", "forward")
+    assert "Traceback" not in lab.gateway.host.log.read_text()
+
+
 def test_a_dead_log_endpoint_costs_events_and_nothing_else(lab: Lab) -> None:
     lab.publish()
     lab.start("log_endpoint=http://10.20.0.80:9/", "flush_interval=0.1", "logging_enabled=on")

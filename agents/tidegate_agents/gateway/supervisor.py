@@ -69,6 +69,7 @@ class Supervisor:
         self._flusher = FlusherKeeper(places.run, generation.directory(places), self._inbox.identity.host)
         self._forwarder: Forwarder | None = None
         self._backoff = Backoff()
+        self._rules = nft.Rules()
         self._tun = -1
         self._applied: Desired | None = None
         self._generation = 0
@@ -94,6 +95,7 @@ class Supervisor:
 
     def _turn(self, waker: Waker) -> None:
         try:
+            self._mend_kernel(waker)
             self._mend_children(waker)
             self._follow(waker)
             self._trouble = None
@@ -117,9 +119,9 @@ class Supervisor:
         undo.callback(self._inbox.remember_time, at_once=True)
         # Rules first: from here on, whatever comes up later finds them there.
         undo.callback(nft.remove)
-        nft.load(ruleset.render(desired.settings, enforce=desired.enforce))
+        self._load_rules(desired)
         self._tun = network.open_tun(desired.settings)
-        undo.callback(os.close, self._tun)
+        undo.callback(lambda: os.close(self._tun))
         undo.callback(network.lead_nowhere, self._fixed)
         network.lead_into_tun(desired.settings, enforce=desired.enforce)
         undo.callback(self._stop_children, waker)
@@ -208,7 +210,7 @@ class Supervisor:
         generation.forget_before(self._places, number)
 
     def _load_rules(self, desired: Desired, *, bypass: bool = False) -> None:
-        nft.load(ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass))
+        self._rules.load(ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass))
 
     def _revoke(self, desired: Desired) -> None:
         """Cut connections that the policy no longer allows, and note when that may next be due."""
@@ -226,6 +228,27 @@ class Supervisor:
         if problem:
             log.error("event ring set aside: %s", problem)
         return self._flusher.ring
+
+    # What others took away ----------------------------------------------------------------------------------
+
+    def _mend_kernel(self, waker: Waker) -> None:
+        applied = self._applied
+        assert applied is not None
+        if self._rules.mend():
+            log.error("the nftables table was changed by somebody else; loaded again")
+        if network.index(self._fixed["tun"]) is None:
+            log.error("%s is gone; making it again", self._fixed["tun"])
+            os.close(self._tun)
+            self._tun = network.open_tun(self._fixed)
+            network.lead_into_tun(self._fixed, enforce=applied.enforce)
+            self._new_generation(applied, waker)
+        if self._device.lost():
+            log.error("%s is gone; making it again", self._device.name)
+            self._restarts["wireguard"] += 1
+            self._device.ensure()
+            wireguard.set_peers(self._device.name, applied.bundle.peers)
+            self._device.up()
+            network.set_routes(self._device.name, routes(applied.bundle))
 
     # The children -------------------------------------------------------------------------------------------
 
@@ -249,13 +272,6 @@ class Supervisor:
             except ProcessError as error:
                 log.error("%s", error)
                 self._backoff.after_death(0)
-        if self._device.lost():
-            log.error("%s is gone; making it again", self._device.name)
-            self._restarts["wireguard"] += 1
-            self._device.ensure()
-            wireguard.set_peers(self._device.name, applied.bundle.peers)
-            self._device.up()
-            network.set_routes(self._device.name, routes(applied.bundle))
         self._flusher.keep(applied.settings, waker)
 
     # What it says -------------------------------------------------------------------------------------------
