@@ -126,35 +126,6 @@ class Knocks:
         self._thread.join()
 
 
-class Knocks:
-    """A client that shakes hands anew all the time, so that it has a session as soon as the gateway can give one."""
-
-    def __init__(self, lab: Lab, agent: Agent) -> None:
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._knock, args=(lab, agent))
-        self._thread.start()
-
-    def _knock(self, lab: Lab, agent: Agent) -> None:
-        while not self._end.wait(0.02):
-            lab.forget_session(agent)
-
-    def end(self) -> None:
-        """Stop knocking."""
-        self._end.set()
-        self._thread.join()
-
-
-def test_with_everything_killed_observe_goes_on(lab: Lab) -> None:
-    lab.publish()
-    lab.start("authz_mode=observe")
-    lab.gateway.stop(signal.SIGKILL)
-    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
-    assert ping(lab.alice.host)
-    assert ping(lab.bob.host, WEB6)
-    lab.gateway.start()
-    assert ping(lab.bob.host)
-
-
 def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(lab: Lab) -> None:
     lab.publish()
     lab.start()
