@@ -77,7 +77,7 @@ def fingerprint(directory: Path) -> tuple[object, ...] | None:
         info = (directory / "current" / ENVELOPE_FILE).lstat()
         return _link(directory), info.st_ino, info.st_mtime_ns, info.st_size
     except OSError:
-        return (_link(directory),) if (directory / "current").is_symlink() else None
+        return (_link(directory),) if os.path.lexists(directory / "current") else None
 
 
 def _link(directory: Path) -> str:

@@ -26,6 +26,7 @@ from tidegate_schema.keys import client_id, parse_public_key
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./-]+")
 _IDENTITY_MAX_BYTES = 64 * 1024
 STATUS_FORMAT = 1
+_LAST_TIME = 253402300800.0  # the year 10000
 
 
 class HostError(Exception):
@@ -168,7 +169,10 @@ def load_memory(places: Places) -> Memory:
     """Read the memory; HostError when the file is there but unreadable, since forgetting would allow a replay."""
     try:
         document = jsonfile.parse(read_bounded(places.memory, 4096))
-        return Memory(int(document["serial"]), float(document["time"]))
+        memory = Memory(int(document["serial"]), float(document["time"]))
+        if not (0 <= memory.serial < 2**53 and 0 <= memory.time < _LAST_TIME):
+            raise ValueError("a serial or a time that cannot be")
+        return memory
     except FileNotFoundError:
         return Memory()
     except (ValueError, KeyError, TypeError, OverflowError) as error:
@@ -186,12 +190,21 @@ def save_memory(places: Places, memory: Memory) -> None:
 def lock(places: Places) -> int:
     """Make RUN/<kind> and take its lock, so that two agents never fight over one host; returns the descriptor."""
     make_private_directory(places.run)
-    fd = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return _locked(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, places.kind)
+
+
+def lock_network(kind: str) -> int:
+    """Take this network namespace for one agent, wherever it keeps its files; returns the descriptor."""
+    return _locked(Path("/proc/self/ns/net"), os.O_RDONLY, kind)
+
+
+def _locked(path: Path, flags: int, kind: str) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise HostError(f"another 'tidegate {places.kind} run' is running on this host") from None
+        raise HostError(f"another 'tidegate {kind} run' is running on this host") from None
     return fd
 
 

@@ -19,6 +19,7 @@ log = logging.getLogger("tidegate.inbox")
 
 Content = TypeVar("Content")
 _REMEMBER_SECONDS = 60.0
+_CLOCK_DOUBT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,12 @@ class Inbox(Generic[Content]):
         self.refusal: Refusal | None = None
         self.settings_problem: str | None = None
         self._seen: tuple[object, ...] | None = None
+        self._latest = 0.0
 
     def now(self) -> float:
         """Return Unix seconds, never before the highest time remembered: a clock set back revives nothing."""
-        return max(time.time(), self.memory.time)
+        self._latest = max(time.time(), self.memory.time, self._latest)
+        return self._latest
 
     def settings(self, running: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return the settings to follow: the file's; while it is invalid, those that run, and at start the defaults."""
@@ -76,9 +79,12 @@ class Inbox(Generic[Content]):
             accepted = bundles.read_current(self.directory, self.identity, self.memory.serial, self.now())
             content = self._read(accepted)
         except ReleaseError as error:
-            if self.refusal is None or self.refusal.reason != str(error):
-                log.error("release refused: %s", error)
-                self.refusal = Refusal(error.name, str(error), self.now())
+            reason = str(error)
+            if error.name == "expired" and self.now() > time.time() + _CLOCK_DOUBT_SECONDS:
+                reason += f" (the clock has been later than it is now; if that was wrong, remove {self._places.memory})"
+            if self.refusal is None or self.refusal.reason != reason:
+                log.error("release refused: %s", reason)
+                self.refusal = Refusal(error.name, reason, self.now())
             return
         # Remembered before it is applied: what could be forgotten could be replayed.
         self._remember(accepted.release.serial)

@@ -117,6 +117,9 @@ def _refuse_features(text: str) -> None:
 
 
 def _checked(kind: str, path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    names = defaults(kind) | document
+    if names["interface"] == names.get("tun"):
+        raise SettingsError(f"{path}: tun: it needs another name than interface")
     for problem in validation.errors(f"{kind}-settings", document):
         where = ".".join(str(step) for step in problem.path)
         raise SettingsError(f"{path}: {where + ': ' if where else ''}{problem.message[:200]}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from tidegate_agents.host import HostError
 
+_SECONDS = 20.0  # 100,000 peers load in less; a device that hangs must not hang its supervisor for good
 _REMOVE_AT_ONCE = 500  # peers named on one command line: far below ARG_MAX
 
 
@@ -51,7 +52,12 @@ class DeviceState:
 
 def run(*command: str, text: str | None = None) -> str:
     """Run one wg(8) command; WireGuardError with its last line when it fails."""
-    done = subprocess.run(["wg", *command], input=text, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            ["wg", *command], input=text, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise WireGuardError(f"wg {command[0]}: no answer within {_SECONDS:.0f} s") from None
     if done.returncode:
         raise WireGuardError((done.stderr.strip() or f"wg {command[0]} failed").splitlines()[-1])
     return done.stdout

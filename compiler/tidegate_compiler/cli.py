@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -245,12 +246,13 @@ def _print(lines: Iterable[str], err: bool = False) -> None:
     text = "\n".join(lines)
     if text:
         # What the terminal's encoding lacks, and a path's undecodable bytes, are told escaped.
-        encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
+        stream: TextIO | None = sys.stderr if err else sys.stdout  # None when it was closed
+        encoding = (stream and stream.encoding) or "utf-8"
         click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         _print("\t".join(row) for row in (titles, *rows))
         return
     from rich.console import Console

@@ -18,6 +18,7 @@ from netns.lab import (
     Host,
     Lab,
     Pings,
+    Sniffer,
     ping,
     until,
 )
@@ -208,6 +209,23 @@ def test_a_client_s_new_address_and_gateway_are_applied_live(lab: Lab) -> None:
     addresses = lab.alice.host.sh("ip", "address", "show", DEVICE)
     assert "10.64.0.77" in addresses
     assert "10.64.0.11" not in addresses
+
+
+def test_an_address_that_moves_takes_no_stream_along(lab: Lab) -> None:
+    """Both clients may reach the server, yet what it sends to the one never goes to the other."""
+    _serve_streams(lab)
+    rules = [{"to": [f"{WEB4}/32"], "ports": ["any"]}]
+    policy = lab.policy_file(alice=rules, bob=rules)
+    lab.publish(policy=policy)
+    lab.start()
+    ServerTalks(lab, lab.alice.host)
+    lab.bob.host.sh("ip", "address", "add", "10.64.0.11/32", "dev", DEVICE)
+    sniffer = Sniffer(lab.bob.host, DEVICE)
+    peers = lab.peers_file((lab.alice, ["10.64.0.99/32"]), (lab.bob, ["10.64.0.11/32", "10.64.0.12/32"]))
+    lab.republish(2, policy=policy, peers=peers)
+    time.sleep(1)
+    assert not any(destination == "10.64.0.11" for _, destination, _ in sniffer.end())
+    assert lab.bob.host.ok("ping", "-c1", "-W2", "-I", "10.64.0.11", WEB4)
 
 
 def test_a_post_up_slipped_into_a_signed_bundle_is_refused_by_name_and_runs_nowhere(lab: Lab) -> None:

@@ -10,14 +10,18 @@ import pytest
 
 from netns.lab import (
     DEVICE,
+    GATEWAY4,
     PLACES,
     PYTHON,
+    TIDEGATE,
+    WEB4,
     WEB6,
     Agent,
     Lab,
     Pings,
     Sniffer,
     ping,
+    sh,
     until,
 )
 
@@ -106,6 +110,70 @@ def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(l
     until("alice gets through again", lambda: ping(lab.alice.host))
     assert refused.end()[1] == 0
     assert not any(source == "10.64.0.12" for source, _, _ in sniffer.end())
+
+
+@pytest.mark.parametrize("change", ["tun=inside", "interface=other0 listen_port=51821"])
+def test_a_start_that_fails_or_goes_elsewhere_after_a_kill_9_opens_nothing(lab: Lab, change: str) -> None:
+    """The killed agent's WireGuard is still up, and its rules are all that keeps it closed."""
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    lab.gateway.stop(signal.SIGKILL)
+    lab.gateway.tidegate("set", *change.split(), *PLACES)
+    agent = lab.gateway.host.start(*TIDEGATE, "gateway", "run", "--bundles", str(lab.bundles), *PLACES)
+    if change.startswith("tun"):
+        assert agent.wait(20) == 1
+    else:
+        until("the old interface is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", DEVICE))
+    for address in (WEB4, WEB6):
+        assert not ping(lab.bob.host, address)
+    assert not any(source.endswith((".12", "::12")) for source, _, _ in sniffer.end())
+    assert "Traceback" not in lab.gateway.host.log.read_text()
+
+
+def test_a_second_agent_with_files_of_its_own_does_not_touch_the_first(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    places = ("--etc", "/run/etc", "--state-dir", "/run/state2", "--run-dir", "/run/other")
+    second = lab.gateway.host.start(*TIDEGATE, "gateway", "run", "--bundles", str(lab.bundles), *places)
+    assert second.wait(20) == 1
+    assert ping(lab.alice.host)
+    assert not ping(lab.bob.host)
+
+
+def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(lab: Lab) -> None:
+    """A neighbour on the link outside uses the gateway as a router, as itself and as a client."""
+    lab.publish()
+    lab.start()
+    neighbour = lab.host("neighbour")
+    sh(
+        "ip",
+        "link",
+        "add",
+        "to-n",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        str(neighbour.holder.pid),
+    )
+    sh("ip", "link", "set", "to-n", "master", "internet", "up")
+    neighbour.sh("ip", "link", "set", "eth0", "up")
+    lab.address(neighbour, "eth0", "203.0.113.103/24")
+    neighbour.sh("ip", "route", "add", "10.20.0.0/16", "via", "203.0.113.10")
+    lab.service.sh("ip", "route", "add", "203.0.113.0/24", "via", GATEWAY4)
+    lab.address(neighbour, "lo", "10.64.0.11/32")
+    for name in ("all", "eth0"):
+        lab.gateway.host.sysctl(f"ipv4/conf/{name}/rp_filter", "0")
+    sniffer = Sniffer(lab.service)
+    assert not neighbour.ok("ping", "-c2", "-i0.2", "-W1", WEB4)
+    assert not neighbour.ok("ping", "-c2", "-i0.2", "-W1", "-I", "10.64.0.11", WEB4)
+    assert not sniffer.end()
+    lab.gateway.set("authz_mode=observe")
+    assert neighbour.ok("ping", "-c1", "-W1", WEB4)  # the control: the way is there
+    assert ping(lab.alice.host)
 
 
 class Knocks:

@@ -14,7 +14,7 @@ from typing import Any
 from tidegate_agents import wireguard
 from tidegate_agents.client import render
 from tidegate_agents.files import write_atomic
-from tidegate_agents.host import HostError, Places
+from tidegate_agents.host import HostError, Places, public_key
 from tidegate_schema.wgquick import ClientConfig
 
 log = logging.getLogger("tidegate.client")
@@ -45,7 +45,13 @@ def apply(places: Places, config: ClientConfig, settings: Mapping[str, Any]) -> 
     name = settings["interface"]
     file = _file(places, name)
     write_atomic(file, render.wg_quick_file(config, settings, places.key).encode())
-    if not exists(name):
+    if exists(name):
+        key = wireguard.run("show", name, "public-key").strip()
+        if key not in (public_key(places), "(none)"):
+            raise HostError(
+                f"{name} is there and has not this client's key; remove it, or name another 'interface'"
+            )
+    else:
         _run("wg-quick", "up", str(file))
         return
     _change_live(name, config, settings, places.key)

@@ -142,6 +142,14 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     die_with(options.parent)
     stop = _StopFlag()
+    try:
+        return _run(options, stop)
+    except OSError as error:
+        print(f"forwarder: {error.filename or 'TUN or supervisor'}: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace, stop: _StopFlag) -> int:
     tables = Tables.load(options.tables)
     os.write(options.report, LOADED)
     if options.predecessor is not None:
@@ -155,16 +163,12 @@ def main(argv: list[str] | None = None) -> int:
     poller = select.poll()
     poller.register(options.tun, select.POLLIN)
     poller.register(stop.readable, select.POLLIN)
-    try:
-        while not stop.set:
-            poller.poll()
-            while forwarder.step() and not stop.set:
-                pass
-        # What waits in the queue arrived under this generation, and belongs to the clients it knew.
-        forwarder.step(DRAIN_MAX)
-    except OSError as error:
-        print(f"forwarder: reading the TUN: {error.strerror}", file=sys.stderr)
-        return 1
+    while not stop.set:
+        poller.poll()
+        while forwarder.step() and not stop.set:
+            pass
+    # What waits in the queue arrived under this generation, and belongs to the clients it knew.
+    forwarder.step(DRAIN_MAX)
     return 0
 
 

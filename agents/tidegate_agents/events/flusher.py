@@ -261,14 +261,19 @@ def main(argv: list[str] | None = None) -> int:
     while not stopping:
         went = flusher.step(time.monotonic())
         if time.monotonic() - told >= _STATUS_SECONDS:
-            write_atomic(options.status, json.dumps(flusher.status()).encode(), 0o644)
+            _tell(options.status, flusher)
             told = time.monotonic()
         if not went:
             time.sleep(POLL_SECONDS)  # the producer makes no system call to wake anyone (design §7)
     flusher.step(time.monotonic(), final=True)
     sender.close()
-    write_atomic(options.status, json.dumps(flusher.status()).encode(), 0o644)
+    _tell(options.status, flusher)
     return 0
+
+
+def _tell(path: Path, flusher: Flusher) -> None:
+    with contextlib.suppress(OSError):  # a full /run costs the status, not the events
+        write_atomic(path, json.dumps(flusher.status()).encode())
 
 
 if __name__ == "__main__":

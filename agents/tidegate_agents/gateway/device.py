@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate_agents import wireguard
+from tidegate_agents import host, wireguard
 from tidegate_agents.gateway import network
 from tidegate_agents.gateway.processes import Child
 from tidegate_agents.host import HostError, Places
@@ -27,13 +27,15 @@ class Device:
         self.userspace: Child | None = None
 
     def refuse_foreign(self) -> None:
-        """HostError when an interface of our name is there that is not WireGuard: nothing of others' is touched."""
+        """HostError when an interface of our name is there that is not ours: nothing of others' is touched."""
         if network.index(self.name) is not None:
             try:
-                wireguard.run("show", self.name)
+                key = wireguard.run("show", self.name, "public-key").strip()
             except wireguard.WireGuardError:
+                key = ""
+            if key not in (host.public_key(self._places), "(none)"):
                 raise HostError(
-                    f"{self.name} is there and is not a WireGuard interface; "
+                    f"{self.name} is there and has not this gateway's key; "
                     f"remove it, or name another with 'interface' in {self._places.settings}"
                 ) from None
 

@@ -26,7 +26,8 @@ def file(places: Places, number: int) -> Path:
 
 
 def _numbers(places: Places) -> list[int]:
-    return sorted(int(path.stem) for path in directory(places).glob("[0-9]*.json"))
+    stems = (path.stem for path in directory(places).glob("*.json"))
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
 
 def last(places: Places) -> int:

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytun
 from pyroute2 import IPRoute
@@ -25,6 +25,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from tidegate_agents.host import HostError
 
 QUEUE_LENGTH = 4096
+_IFF_UP = 1
 ROUTE_PROTOCOL = 116  # marks the routes in main as ours; unassigned in /etc/iproute2/rt_protos
 _TUN_BUSY_SECONDS = 5.0
 _LAST_METRIC = 0xFFFFFFFE
@@ -161,6 +162,16 @@ def bring_up(interface: str, mtu: int) -> None:
         ip.link("set", index=index(interface), mtu=mtu, state="up")
 
 
+def is_up(name: str) -> bool:
+    """Tell whether an interface is there and up."""
+    number = index(name)
+    if number is None:
+        return False
+    with IPRoute() as ip, _tolerate(errno.ENODEV):
+        return bool(ip.get_links(number)[0]["flags"] & _IFF_UP)
+    return False
+
+
 def take_down(interface: str) -> None:
     """Let nothing pass an interface from here on, if it is there."""
     number = index(interface)
@@ -180,20 +191,28 @@ def delete(interface: str) -> None:
 class Forwarding:
     """Switches the kernel's forwarding on, and back to what it was."""
 
-    _FILES = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+    _FILES: ClassVar[dict[str, str]] = {"ipv4": "ipv4/ip_forward", "ipv6": "ipv6/conf/all/forwarding"}
 
     def __init__(self) -> None:
-        self._changed: list[str] = []
+        self.were_off: frozenset[str] = frozenset()
+        """The families, ipv4 and ipv6, that this host did not forward before the agent."""
+
+    def look(self, noted: Iterable[str]) -> None:
+        """Find out what is off, and believe an earlier agent's note of what was."""
+        off = {family for family, name in self._FILES.items() if self._read(name) == "0"}
+        self.were_off = frozenset(off | (set(noted) & self._FILES.keys()))
 
     def enable(self) -> None:
         """Let this host forward packets."""
-        for name in self._FILES:
-            file = Path("/proc/sys/net") / name
-            if file.exists() and file.read_text().strip() == "0":
-                file.write_text("1")
-                self._changed.append(name)
+        for family in self.were_off:
+            _sysctl(self._FILES[family], "1")
 
     def restore(self) -> None:
-        """Put back what `enable` changed."""
-        while self._changed:
-            _sysctl(self._changed.pop(), "0")
+        """Put back what was off."""
+        for family in self.were_off:
+            _sysctl(self._FILES[family], "0")
+
+    @staticmethod
+    def _read(name: str) -> str | None:
+        file = Path("/proc/sys/net") / name
+        return file.read_text().strip() if file.exists() else None

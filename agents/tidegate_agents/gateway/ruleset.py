@@ -16,7 +16,7 @@ Everything is in one private table; nothing of anyone else's is touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 TABLE = "tidegate"
@@ -27,8 +27,14 @@ _ERRORS4 = "{ destination-unreachable, time-exceeded, parameter-problem }"
 _ERRORS6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
 
 
-def render(settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False) -> str:
-    """Return the whole ruleset for one mode; loading it replaces the one before in one step."""
+def render(
+    settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False, only_ours: Collection[str] = ()
+) -> str:
+    """Return the whole ruleset for one mode; loading it replaces the one before in one step.
+
+    `only_ours` names the families (ipv4, ipv6) that the host forwards for Tidegate alone: in enforce nothing else of
+    them is forwarded.
+    """
     wg, tun, mark = f'"{settings["interface"]}"', f'"{settings["tun"]}"', f"{settings['mark']:#x}"
     assert not (enforce and bypass)
     lines = [
@@ -37,6 +43,8 @@ def render(settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False) 
         f"table inet {TABLE} {{",
         " chain raw {",
         "  type filter hook prerouting priority raw; policy accept;",
+        # A client's address comes from WireGuard, or it is forged.
+        f"  iifname != {{ {wg}, {tun} }} fib saddr oifname {wg} counter drop" if enforce else "",
         f"  iifname != {wg} accept",
         "  fib daddr type { local, broadcast, multicast } accept",
         "" if bypass else f"  notrack meta mark set {mark} counter",
@@ -47,7 +55,7 @@ def render(settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False) 
         " }",
     ]
     if enforce:
-        lines += _enforce(wg, tun, mark)
+        lines += _enforce(wg, tun, mark, only_ours)
     if settings["masquerade"]:
         names = ", ".join(f'"{name}"' for name in settings["masquerade"])
         lines += [
@@ -59,7 +67,7 @@ def render(settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False) 
     return "\n".join(line for line in [*lines, "}"] if line) + "\n"
 
 
-def _enforce(wg: str, tun: str, mark: str) -> list[str]:
+def _enforce(wg: str, tun: str, mark: str, only_ours: Collection[str]) -> list[str]:
     approved = f"ct mark {APPROVED:#x}"
     return [
         " chain forward {",
@@ -72,6 +80,7 @@ def _enforce(wg: str, tun: str, mark: str) -> list[str]:
         f"  iifname {wg} counter drop",
         f"  oifname {wg} ct state established,related {approved} counter accept",
         f"  oifname {{ {wg}, {tun} }} counter drop",
+        *(f"  meta nfproto {family} counter drop" for family in sorted(only_ours)),
         " }",
         " chain input {",
         "  type filter hook input priority filter; policy accept;",

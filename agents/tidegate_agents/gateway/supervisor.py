@@ -10,7 +10,6 @@ judged as somebody else's, and what the status calls the current generation hold
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import time
@@ -24,7 +23,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tidegate_agents import host, wireguard
 from tidegate_agents.events import ring
-from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset
+from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset, traces
 from tidegate_agents.gateway.desired import FIXED, GatewayBundle, read_bundle, routes
 from tidegate_agents.gateway.device import Device
 from tidegate_agents.gateway.flushing import FlusherKeeper
@@ -84,6 +83,7 @@ class Supervisor:
         """Start, follow the inputs until told to stop, stop. HostError when the start fails."""
         with ExitStack() as undo:
             undo.callback(os.close, host.lock(self._places))
+            undo.callback(os.close, host.lock_network("gateway"))
             waker = undo.enter_context(Waker([self._inbox.directory, self._places.etc]))
             try:
                 self._start(waker, undo)
@@ -109,25 +109,33 @@ class Supervisor:
                 self._write_status()
 
     def _start(self, waker: Waker, undo: ExitStack) -> None:
-        """Set everything up, and note for each thing how it is undone: the stop is the start in reverse."""
+        """Set everything up. The stop is the start in reverse, and is noted before anything is made.
+
+        So a start that fails half-way, after a kill -9 for instance, takes WireGuard down before the rules too.
+        """
+        self._device.refuse_foreign()
+        before = traces.read(self._places.run)
+        undo.callback(traces.forget, self._places.run)
+        undo.callback(self._places.status.unlink, missing_ok=True)
+        undo.callback(self._inbox.remember_time, at_once=True)
+        undo.callback(self._remove_rules)
+        undo.callback(self._close_tun)
+        undo.callback(network.lead_nowhere, self._fixed)
+        undo.callback(self._stop_children, waker)
+        undo.callback(self._forwarding.restore)
+        undo.callback(self._device.down)
+        traces.sweep(before, self._fixed, host.public_key(self._places))
+        self._forwarding.look(before.get("forwarding", ()))
+        traces.write(self._places.run, self._fixed, self._forwarding.were_off)
         generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
         self._inbox.directory.mkdir(parents=True, exist_ok=True)
         self._generation = generation.last(self._places)
         desired = self._desired()
-        self._device.refuse_foreign()
-        undo.callback(self._places.status.unlink, missing_ok=True)
-        undo.callback(self._inbox.remember_time, at_once=True)
         # Rules first: from here on, whatever comes up later finds them there.
-        undo.callback(nft.remove)
         self._load_rules(desired)
         self._tun = network.open_tun(desired.settings)
-        undo.callback(lambda: os.close(self._tun))
-        undo.callback(network.lead_nowhere, self._fixed)
         network.lead_into_tun(desired.settings, enforce=desired.enforce)
-        undo.callback(self._stop_children, waker)
-        undo.callback(self._forwarding.restore)
         self._forwarding.enable()
-        undo.callback(self._device.down)
         self._device.ensure()
         self._inbox.look()
         desired = self._desired()
@@ -136,6 +144,17 @@ class Supervisor:
         network.set_routes(self._device.name, routes(desired.bundle))
         self._write_status()
         self._log_generation()
+
+    def _close_tun(self) -> None:
+        if self._tun >= 0:
+            os.close(self._tun)
+            self._tun = -1
+
+    def _remove_rules(self) -> None:
+        if network.is_up(self._device.name):
+            log.error("%s could not be taken down, so its rules stay", self._device.name)
+        else:
+            nft.remove()
 
     def _stop_children(self, waker: Waker) -> None:
         if self._forwarder is not None:
@@ -149,7 +168,6 @@ class Supervisor:
         desired = self._desired()
         if desired != self._applied:
             self._apply(desired, waker)
-            network.set_routes(self._device.name, routes(desired.bundle))
             self._log_generation()
         elif self._inbox.now() >= self._next_change:
             self._revoke(desired)
@@ -176,12 +194,14 @@ class Supervisor:
         elif desired.settings["masquerade"] != self._applied.settings["masquerade"]:
             self._load_rules(desired, bypass=self._forwarder is None and not desired.enforce)
         wireguard.set_peers(self._device.name, change.grow)
-        self._applied = desired
+        if network.is_up(self._device.name):
+            network.set_routes(self._device.name, routes(desired.bundle))
+        self._applied = desired  # last: what failed on the way is tried again at the next turn
         self._flusher.keep(desired.settings, waker)
 
     def _new_generation(self, desired: Desired, waker: Waker) -> None:
         number = self._generation + 1
-        tables = desired.bundle.tables(number, desired.enforce, self._inbox.memory.time)
+        tables = desired.bundle.tables(number, desired.enforce, self._inbox.now())
         generation.write(self._places, tables)
         log_ring = self._ensure_ring(desired) if desired.settings["logging_enabled"] else None
         # Towards enforce the rules come first, so that a forwarder that cannot be started leaves the gateway closed;
@@ -210,15 +230,28 @@ class Supervisor:
         generation.forget_before(self._places, number)
 
     def _load_rules(self, desired: Desired, *, bypass: bool = False) -> None:
-        self._rules.load(ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass))
+        mine = self._forwarding.were_off
+        self._rules.load(
+            ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass, only_ours=mine)
+        )
 
     def _revoke(self, desired: Desired) -> None:
-        """Cut connections that the policy no longer allows, and note when that may next be due."""
-        self._next_change = FAR_FUTURE
+        """Cut connections that are no longer allowed, or whose client's address is another's now.
+
+        Notes when that may next be due; when it fails, it is due still.
+        """
         if not desired.enforce:
+            self._next_change = FAR_FUTURE
             return
         now = self._inbox.now()
-        revoked = conntrack.revoke(functools.partial(desired.bundle.allows, now=now))
+        self._next_change = min(self._next_change, now)
+        before = self._applied.bundle.clients if self._applied else desired.bundle.clients
+        moved = {a for a, client in desired.bundle.clients.items() if before.get(a, client) != client}
+
+        def allowed(source: bytes, destination: bytes, protocol: int, port: int) -> bool:
+            return source not in moved and desired.bundle.allows(source, destination, protocol, port, now)
+
+        revoked = conntrack.revoke(allowed)
         if revoked:
             log.info("cut %d connections that are no longer allowed", revoked)
         self._next_change = desired.bundle.policy.next_change(now)
@@ -238,7 +271,7 @@ class Supervisor:
             log.error("the nftables table was changed by somebody else; loaded again")
         if network.index(self._fixed["tun"]) is None:
             log.error("%s is gone; making it again", self._fixed["tun"])
-            os.close(self._tun)
+            self._close_tun()
             self._tun = network.open_tun(self._fixed)
             network.lead_into_tun(self._fixed, enforce=applied.enforce)
             self._new_generation(applied, waker)

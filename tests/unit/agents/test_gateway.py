@@ -214,7 +214,8 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere() -> 
 def test_raw_marks_and_does_not_track() -> None:
     for enforce in (True, False):
         raw_rules = rules(ruleset.render(SETTINGS, enforce=enforce), "raw")
-        assert raw_rules[0] == 'iifname != "tidegate0" accept'
+        forged = 'iifname != { "tidegate0", "tidegate-tun" } fib saddr oifname "tidegate0" counter drop'
+        assert raw_rules[: 1 + enforce] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
         assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
 
 
