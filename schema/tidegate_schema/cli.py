@@ -34,6 +34,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
+    "verify": (
+        "tidegate_compiler.cli:verify",
+        "",
+        "Prove that a compile output says what its inventory says.",
+    ),
     "explain": (
         "tidegate_compiler.cli:explain",
         "",
