@@ -67,7 +67,7 @@ def _wanted(deal: Deal, family: int, policies: tuple[Policy, ...], networks: lis
 def _verdicts(
     path: str, names: list[str], family: int, places: Iterable[Place | None]
 ) -> Iterator[Difference]:
-    others = f" (and for {len(names) - 1} more clients of equal rights)" if len(names) > 1 else ""
+    others = f" (and {len(names) - 1} more of equal rights)" if len(names) > 1 else ""
     for place, allows, refuses in zip(places, ("bundle", "inventory"), ("inventory", "bundle"), strict=True):
         if place is not None:
             protocol, port = divmod(place.service, words.PORTS)

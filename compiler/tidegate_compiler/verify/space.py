@@ -44,7 +44,7 @@ class Right(NamedTuple):
 
     deny: bool
     services: tuple[Span, ...]
-    time: Span
+    window: Span
 
 
 class Claim(NamedTuple):
@@ -105,7 +105,7 @@ def _corners(one: _Rights, other: _Rights) -> Excess:
     services = {edge for right in one | other for span in right.services for edge in span}
     for service in sorted(services):
         ones, others = _serving(one, service), _serving(other, service)
-        times = sorted({edge for right in (*ones, *others) for edge in right.time})
+        times = sorted({edge for right in (*ones, *others) for edge in right.window})
         for low, high in itertools.pairwise(times):
             verdicts = _allows(ones, low), _allows(others, low)
             if verdicts[0] != verdicts[1]:
@@ -119,7 +119,7 @@ def _serving(rights: _Rights, service: int) -> list[Right]:
 
 
 def _allows(rights: Collection[Right], time: int) -> bool:
-    verdicts = {right.deny for right in rights if right.time.holds(time)}
+    verdicts = {right.deny for right in rights if right.window.holds(time)}
     return verdicts == {False}
 
 

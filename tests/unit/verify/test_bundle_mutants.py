@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from compilerkit import key
-from verifykit import PEERS, POLICY, Files, Json, Mutant, Mutants
+from compilerkit import inventory, key
+from verifykit import PEERS, POLICY, Files, Json, Mutant, Mutants, compiled, differences
 
 CONF = "client/grace/wg0.conf"
 SETTINGS = "gateway/fra1/settings.json"
@@ -165,6 +165,13 @@ MUTANTS |= {
     "the_postup_is_dropped": (drop_postup, CONF, {"PostUp"}),
     "a_peer_section_is_dropped": (drop_last_peer, CONF, {"Peer"}),
     "another_command_follows": (change("PostUp", "PostDown = id\nPostUp"), CONF, {"unreadable"}),
+    "a_line_stands_twice": (change("PostUp", "Address = 10.64.0.31/32\nPostUp"), CONF, {"unreadable"}),
+    "a_prefix_stands_twice": (change(", fd20::/48", ", fd20::/48, fd20::/48"), CONF, {"unreadable"}),
+    "a_second_interface_follows": (
+        change("\n[Peer]", "\n[Interface]\nAddress = 10.64.0.31/32\n\n[Peer]"),
+        CONF,
+        {"unreadable"},
+    ),
     "a_resolver_is_set": (change("PostUp", "DNS = 192.0.2.1\nPostUp"), CONF, {"unreadable"}),
     "a_line_is_a_comment": (change("PostUp", "# PostUp"), CONF, {"unreadable"}),
     "a_byte_is_not_printable": (change("10.20.0.0/16", "10.20.0.0/16\r"), CONF, {"unreadable"}),
@@ -178,3 +185,14 @@ def test_damage_is_found_and_named(name: str) -> None:
 
 def test_there_are_enough_kinds_of_damage() -> None:
     assert len(MUTANTS) >= 25
+
+
+def test_a_policy_is_too_many_where_the_inventory_has_none() -> None:
+    """No policy and an empty one differ: a gateway that was sent none denies for that reason."""
+    without, empty = inventory(), inventory(policies={})
+    assert differences(without, compiled(without)) == []
+    assert differences(empty, compiled(empty)) == []
+    policy = {"gateway/gw/policy.json": compiled(empty)["gateway/gw/policy.json"]}
+    assert [(d.file, d.what) for d in differences(without, compiled(without) | policy)] == [
+        ("gateway/gw/policy.json", "extra")
+    ]

@@ -198,7 +198,7 @@ def test_the_witness_of_a_lost_expiry_is_its_very_second() -> None:
     found = differences(inventory_with_grace(), files)
     assert [str(d) for d in found] == [
         f"{POLICY}: gained: the bundle allows alice-laptop -> 10.20.5.0 tcp/5432 at 2031-06-30T00:00:00Z "
-        "(and for 1 more clients of equal rights), the inventory does not",
+        "(and 1 more of equal rights), the inventory does not",
         f"{POLICY}: gained: the bundle allows erin-desktop -> 10.20.5.0 tcp/5432 at 2031-06-30T00:00:00Z, "
         "the inventory does not",
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from compilerkit import client, gateway, inventory, key, policy
 from tidegate_compiler.times import parse_instant
-from tidegate_compiler.verify import RefusalError, sources, tree, words
+from tidegate_compiler.verify import RefusalError, sources, tree, wgfile, words
 from tidegate_compiler.verify import inventory as reader
 from tidegate_compiler.verify.space import Span
 from tidegate_schema import keys
@@ -58,7 +58,7 @@ def test_a_name_in_two_files_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &x b", "a: [&x b, *x]", "&x a: b", "a: !!int '1'", "!t {a: b}", "a: !t b", "%YAML 1.1\n---\na: b",
+        "a: &x b", "a: [&x b, *x]", "&x a: b", "a: !!int '1'", "a: !!str 1", "!t {a: b}", "a: !t b", "%YAML 1.1\n---\na: b",
         "a: b\n---\nc: d", "a: b\na: c", "<<: {a: b}", "? [a]\n: b", "a: 1", "a: no\nb: 0x10", "a: ~", "a:", "a: true",
         "a: 1e3", "a: .inf", "a: [", "a: b\u2028c: d", "a: b\x85c: d", "a: b\rc: d", "\x00", "[" * 5000, "a: 'b",
     ],
@@ -134,3 +134,15 @@ def test_both_readers_agree_on_client_ids() -> None:
 )
 def test_services_are_intervals(text: str, family: int, span: tuple[int, int]) -> None:
     assert words.service(text, family) == Span(*span)
+
+
+@pytest.mark.parametrize("text", ["[Peer]\n", "[Interface]\nAddress = 10.64.0.1/32\n\n[Interface]\n"])
+def test_a_client_file_has_one_interface_and_it_comes_first(text: str) -> None:
+    with pytest.raises(RefusalError, match=r"one \[Interface\], and it comes first"):
+        wgfile.parse(text.encode())
+
+
+@pytest.mark.parametrize("text", ["", "\n", "Address = 10.64.0.1/32\n", "[Interface]\n", "[interface]\n"])
+def test_a_client_file_without_an_address_is_refused(text: str) -> None:
+    with pytest.raises(RefusalError):
+        wgfile.parse(text.encode())

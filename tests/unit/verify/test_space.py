@@ -32,7 +32,7 @@ def allowed(claims: list[Claim], point: Place) -> bool:
         for destination, right in claims
         if destination.holds(point.destination)
         and any(span.holds(point.service) for span in right.services)
-        and right.time.holds(point.time)
+        and right.window.holds(point.time)
     ]
     return bool(matching) and not any(matching)
 
