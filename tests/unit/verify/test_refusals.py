@@ -58,7 +58,8 @@ def test_a_name_in_two_files_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &x b", "a: [&x b, *x]", "&x a: b", "a: !!int '1'", "a: !!str 1", "!t {a: b}", "a: !t b", "%YAML 1.1\n---\na: b",
+        "a: &x b", "a: [&x b, *x]", "&x a: b", "a: !!int '1'", "a: !!str 1", "!t {a: b}", "a: !t b",
+        "%YAML 1.1\n---\na: b",
         "a: b\n---\nc: d", "a: b\na: c", "<<: {a: b}", "? [a]\n: b", "a: 1", "a: no\nb: 0x10", "a: ~", "a:", "a: true",
         "a: 1e3", "a: .inf", "a: [", "a: b\u2028c: d", "a: b\x85c: d", "a: b\rc: d", "\x00", "[" * 5000, "a: 'b",
     ],
