@@ -14,6 +14,7 @@ import click
 
 from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold
 from tidegate_compiler import publish as publishing
+from tidegate_compiler import verify as proof
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
 from tidegate_compiler.judge import court, judge, packet
 from tidegate_schema import release
@@ -124,6 +125,28 @@ def test(inventory: Path, junit: Path | None, at: int | None, as_json: bool) -> 
     else:
         _print(report.test_lines(outcome, str(inventory)))
     return PROBLEMS if outcome.failures else OK
+
+
+@click.command(
+    epilog="Example: tidegate compile inventory --out bundles && tidegate verify inventory bundles"
+)
+@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.argument("out", metavar="OUT", type=_FOLDER)
+@_json
+def verify(inventory: Path, out: Path, as_json: bool) -> int:
+    """Prove that a compile output says what its inventory says, by a reader that shares no code with the compiler.
+
+    Every difference is one line; one about access comes with a packet as witness. Exit status: 0 proven, 1 not.
+    """
+    try:
+        differences = proof.verify(inventory, out)
+    except proof.RefusalError as error:
+        raise Failure(f"{inventory}: {error}") from None
+    if as_json:
+        _print([report.to_json(report.proof_document(differences))])
+    else:
+        _print(report.proof_lines(differences, str(inventory), str(out)))
+    return PROBLEMS if differences else OK
 
 
 @click.command(

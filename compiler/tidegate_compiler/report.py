@@ -14,6 +14,7 @@ from tidegate_compiler.model import Inventory
 from tidegate_compiler.publish import Row
 from tidegate_compiler.resolve import ClientHost
 from tidegate_compiler.times import format_instant
+from tidegate_compiler.verify import Difference
 
 
 def to_json(value: Any) -> str:
@@ -159,4 +160,21 @@ def rows_document(rows: Iterable[Row]) -> dict[str, Any]:
             }
             for row in rows
         ],
+    }
+
+
+def proof_lines(differences: Sequence[Difference], inventory: str, out: str) -> list[str]:
+    """Return one line per difference, under the output's path, and the outcome."""
+    prefix = show_path(out.rstrip("/"))
+    if not differences:
+        return [f"proven: {prefix} says what {show_path(inventory)} says"]
+    return [*(f"{prefix}/{found}" for found in differences), _count(len(differences), "difference")]
+
+
+def proof_document(differences: Sequence[Difference]) -> dict[str, Any]:
+    """Return the outcome as `verify --json` prints it."""
+    return {
+        "format": 1,
+        "proven": not differences,
+        "differences": [found.document() for found in differences],
     }

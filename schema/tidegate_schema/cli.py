@@ -6,8 +6,8 @@ needs only the parts it runs, and `tidegate --help` costs one small import.
 Exit statuses (CI relies on them):
 
 ====== ==========================================================================
-0      done; no problem, no change, or the packet is allowed
-1      the command's own failure: a problem in the input, or an operation refused
+0      done; no problem, no change, proven, or the packet is allowed
+1      the command's own failure: a problem in the input, a difference, or an operation refused
 2      `plan`, `replay`: there are changes
 3      `explain`: the packet is denied
 64     usage error (EX_USAGE of sysexits(3)), so that it is never taken for "changes"
@@ -34,6 +34,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
+    "verify": (
+        "tidegate_compiler.cli:verify",
+        "",
+        "Prove that a compile output says what its inventory says.",
+    ),
     "explain": (
         "tidegate_compiler.cli:explain",
         "",
