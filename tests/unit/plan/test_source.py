@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compilerkit import ROOT
+from compilerkit import ROOT, key
 from tidegate_compiler import files
 from tidegate_compiler.plan import revision
 from tidegate_compiler.plan.markdown import MARKER
@@ -19,6 +19,7 @@ from tidegate_schema import validation
 from tidegate_schema.cli import EXIT_USAGE, run
 
 Run = Callable[..., tuple[int, str, str]]
+KEY = key("another")
 WHO = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -254,3 +255,54 @@ def test_a_repository_of_another_place_is_not_touched(tidegate: Run, repository:
     assert tidegate("HEAD", "inventory")[0] == 2
     assert sorted(path for path in repository.root.rglob("*")) == before
     assert repository.git("status", "--porcelain") == status
+
+
+def test_explain_agrees_with_every_witness(
+    tidegate: Run, repository: Repository, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repository.edit("groups/people.yaml", "[carol-laptop, erin-desktop]", "[erin-desktop, monitor]")
+    repository.edit("policies/operations.yaml", "tcp/9100-9199", "proto/47")
+    repository.edit("policies/operations.yaml", "  ports: [tcp/22]", "  ports: [any]\n  expires: 2030-01-01")
+    old = repository.root / "old"
+    repository.git("worktree", "add", "-q", str(old), "HEAD")
+    told = json.loads(tidegate("HEAD", "inventory", "--format", "json")[1])["access"]
+    assert len(told["gained"]) > 2
+    assert len(told["lost"]) > 2
+    for kind, verdicts in (("gained", (3, 0)), ("lost", (0, 3))):
+        for witness in (one for row in told[kind] for one in row["witnesses"]):
+            at = witness["at"] or "2029-01-01T00:00:00Z"
+            for side, verdict in zip((old / "inventory", "inventory"), verdicts, strict=True):
+                question = [witness["client"], witness["destination"], witness["port"], "--at", at]
+                assert run(["explain", str(side), *question]) == verdict, (kind, witness)
+    capfd.readouterr()
+
+
+def test_a_hostile_file_name_reaches_no_terminal_and_no_page(tidegate: Run, repository: Repository) -> None:
+    name = "@team|<b>`\u202e\x1b[2J\u200b.yaml"
+    (repository.inventory / "policies" / name).write_text(
+        "p: {from: [client:monitor], to: [10.20.7.0/24], ports: [tcp/1], action: allow}\n"
+    )
+    for form in ("text", "markdown", "json"):
+        status, out, _ = tidegate("HEAD", "inventory", "--format", form)
+        assert status == 2
+        assert all(char.isprintable() or char == "\n" for char in out)
+        assert form == "json" or "policies/" in out
+        if form == "markdown":
+            assert "@team" not in out
+            assert "\\x40team\\x7c\\x3cb\\x3e\\x60\\u202e\\x1b\\x5b2J\\u200b.yaml:1" in out
+
+
+def test_the_way_a_packet_takes_changes_no_access(tidegate: Run, repository: Repository) -> None:
+    with (repository.inventory / "gateways" / "more.yaml").open("w") as file:
+        file.write(
+            "near: {public_key: 0MYU9N9kpueC+npQI2gv6PTYsQfZCvFvHp+6pZh7fls=, endpoint: '203.0.113.77:51820',"
+            " networks: [10.20.5.0/24, 'fd20:0:0:5::/64']}\n"
+        )
+    repository.edit("clients/contractors.yaml", "0MYU9N9kpueC+npQI2gv6PTYsQfZCvFvHp+6pZh7fls=", KEY)
+    repository.commit()
+    repository.edit("clients/engineering.yaml", "gateways: [fra1]", "gateways: [fra1, near]")
+    status, out, err = tidegate("HEAD", "inventory", "--format", "json")
+    told = json.loads(out)
+    assert (status, err) == (2, "")
+    assert told["access"] == {"gained": [], "lost": []}
+    assert [one["host"] for one in told["bundles"]] == ["alice-laptop", "near"]
