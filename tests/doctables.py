@@ -11,7 +11,7 @@ from docskit import ROOT
 from tidegate_schema import validation
 
 PAGE = ROOT / "docs" / "interface.md"
-KINDS = ("release", "peers", "policy", "event", "gateway-settings", "client-settings", "identity")
+KINDS = ("release", "peers", "policy", "event", "gateway-settings", "client-settings", "identity", "plan")
 _TABLE = re.compile(r"(<!-- fields of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -56,6 +56,8 @@ def _value(field: dict[str, Any]) -> str:
         return f"`{json.dumps(field['const'])}`"
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
+    if isinstance(field["type"], list):  # a type, or null
+        return f"{_value(field | {'type': field['type'][0]})} or null"
     if field["type"] == "array":
         return "list of " + re.sub(r"^(list|string|object|integer)\b", r"\1s", _value(field["items"]))
     low = field.get("minimum", field.get("exclusiveMinimum"))

@@ -6,9 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
 
 import click
 
@@ -17,6 +16,7 @@ from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
 from tidegate_compiler.judge import court, judge, packet
+from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
 from tidegate_schema.cli import Failure
 
@@ -263,15 +263,6 @@ def _compiled(inventory: Path) -> pipeline.Compiled:
     if isinstance(result, pipeline.Compiled):
         return result
     raise Failure(f"{inventory}: {report.counts(result.diagnostics)}")
-
-
-def _print(lines: Iterable[str], err: bool = False) -> None:
-    text = "\n".join(lines)
-    if text:
-        # What the terminal's encoding lacks, and a path's undecodable bytes, are told escaped.
-        stream: TextIO | None = sys.stderr if err else sys.stdout  # None when it was closed
-        encoding = (stream and stream.encoding) or "utf-8"
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -30,7 +30,7 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 def test_there_is_a_schema_for_every_format() -> None:
     expected = (
-        "client-settings clients event gateway-settings gateways groups identity overlay peers policies "
+        "client-settings clients event gateway-settings gateways groups identity overlay peers plan policies "
     )
     assert (expected + "policy release resources tests").split() == KINDS
 

@@ -1,0 +1,129 @@
+"""Bundles changed: which hosts will reload, which of their files differ, and in which part.
+
+{(kind, host): {file name: bytes}} of both sides -> one BundleChange per host that differs
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
+from tidegate_schema import wgquick
+
+Hosts = Mapping[tuple[str, str], Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file of a bundle, what happened to it, and the parts that differ, each in a few words."""
+
+    file: str
+    change: str
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BundleChange:
+    """A host whose bundle is new, gone, or no longer the same."""
+
+    kind: str
+    host: str
+    change: str
+    files: tuple[FileChange, ...]
+
+
+def changes(old: Hosts, new: Hosts, names: Mapping[str, str]) -> tuple[BundleChange, ...]:
+    """Return every host whose files differ; `names` are the clients' names by ID, of either side."""
+    found = []
+    for kind, host in sorted({*old, *new}):
+        before, after = old.get((kind, host)), new.get((kind, host))
+        if before == after:
+            continue
+        change = ADDED if before is None else REMOVED if after is None else CHANGED
+        found.append(BundleChange(kind, host, change, tuple(_files(before or {}, after or {}, names))))
+    return tuple(found)
+
+
+def _files(
+    old: Mapping[str, bytes], new: Mapping[str, bytes], names: Mapping[str, str]
+) -> Iterator[FileChange]:
+    for file in sorted({*old, *new}):
+        before, after = old.get(file), new.get(file)
+        if before is None or after is None:
+            yield FileChange(file, ADDED if before is None else REMOVED)
+        elif before != after:
+            parts = {"wg0.conf": _wg_quick, "peers.json": _peers, "policy.json": _policy}[file]
+            yield FileChange(file, CHANGED, tuple(parts(before, after, names)))
+
+
+def _wg_quick(old: bytes, new: bytes, _: Mapping[str, str]) -> Iterator[str]:
+    before, after = wgquick.parse(old), wgquick.parse(new)
+    if before.addresses != after.addresses:
+        yield f"Address {', '.join(before.addresses)} becomes {', '.join(after.addresses)}"
+    peers = [{peer.public_key: peer for peer in config.peers} for config in (before, after)]
+    for key in sorted(peers[0].keys() | peers[1].keys()):
+        gateway, replaced = (side.get(key) for side in peers)
+        known = gateway or replaced
+        assert known is not None
+        title = f"peer {known.endpoint}"
+        if gateway is None or replaced is None:
+            yield f"{title} {ADDED if gateway is None else REMOVED}"
+            continue
+        if gateway.endpoint != replaced.endpoint:
+            yield f"{title}: Endpoint becomes {replaced.endpoint}"
+        if gateway.allowed_ips != replaced.allowed_ips:
+            yield f"{title}: AllowedIPs {_lists(gateway.allowed_ips, replaced.allowed_ips)}"
+    if list(peers[0]) != list(peers[1]) and peers[0].keys() == peers[1].keys():
+        yield "order of peers"
+
+
+def _lists(old: tuple[str, ...], new: tuple[str, ...]) -> str:
+    gone = [f"without {value}" for value in old if value not in new]
+    return ", ".join(gone + [f"with {value}" for value in new if value not in old]) or "in another order"
+
+
+def _peers(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
+    before, after = ({peer["client_id"]: peer for peer in json.loads(data)["peers"]} for data in (old, new))
+    for identifier in sorted(before.keys() | after.keys(), key=lambda one: (names.get(one, one), one)):
+        state = _state(identifier, before, after)
+        if state:
+            yield f"peer {names.get(identifier, identifier)} {state}"
+
+
+def _policy(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
+    before, after = json.loads(old), json.loads(new)
+    rules = [Counter(map(_rule, document["rules"])) for document in (before, after)]
+    for policy in sorted(
+        {json.loads(rule)["policy"] for rule in (rules[0] - rules[1]) + (rules[1] - rules[0])}
+    ):
+        had, has = (any(json.loads(rule)["policy"] == policy for rule in side) for side in rules)
+        yield f"rules of {policy} {CHANGED if had and has else ADDED if has else REMOVED}"
+    rights = [_rights(document) for document in (before, after)]
+    moved = [one for one in rights[0].keys() | rights[1].keys() if rights[0].get(one) != rights[1].get(one)]
+    for name in sorted(names.get(one, one) for one in moved):
+        yield f"rights of {name}"
+    if not moved and rules[0] == rules[1]:
+        yield "numbering of rules"
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    return json.dumps(rule, sort_keys=True)
+
+
+def _rights(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Return each client's rules by what they say, whatever their numbers."""
+    rules = list(map(_rule, document["rules"]))
+    sets = [frozenset(rules[index] for index in indexes) for indexes in document["sets"]]
+    return {client: sets[number] for client, number in document["clients"].items()}
+
+
+def _state(one: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if one not in old:
+        return ADDED
+    if one not in new:
+        return REMOVED
+    return "" if old[one] == new[one] else CHANGED

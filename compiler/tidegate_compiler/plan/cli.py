@@ -1,0 +1,61 @@
+"""`tidegate plan`: read both sides, compare, print once; the exit status tells whether anything changes."""
+
+from __future__ import annotations
+
+import click
+
+from tidegate_compiler import report as reports
+from tidegate_compiler.check import Checked
+from tidegate_compiler.diagnostics import show_path
+from tidegate_compiler.plan import document, markdown, report, source
+from tidegate_compiler.plan.plan import plan as compare
+from tidegate_compiler.terminal import say
+from tidegate_schema.cli import Failure
+
+OK, CHANGES = 0, 2
+
+
+@click.command(
+    epilog="Examples: tidegate plan main inventory; tidegate plan HEAD~1:inventory HEAD:inventory --format markdown; "
+    "tidegate plan bundles inventory --format json"
+)
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True
+)
+def plan(old: str, new: str, form: str) -> int:
+    """Say what a change does: access gained and lost, hosts that reload, objects changed.
+
+    OLD and NEW are inventory directories, git revisions (REV, for its directory inventory, or REV:path from the
+    top of the repository), or compile outputs. A directory wins over a revision of the same name.
+
+    Exit status: 0 no changes, 2 changes, 1 a side cannot be read.
+    """
+    try:
+        found = [source.read(name) for name in (old, new)]
+    except source.SourceError as error:
+        raise Failure(str(error)) from None
+    before, after = _sides(*found)
+    told = document.document(compare(before, after))
+    if form == "json":
+        say([reports.to_json(told)])
+    elif form == "markdown":
+        say([markdown.markdown(told).rstrip("\n")])
+    else:
+        say(report.lines(told))
+    return CHANGES if told["changes"] else OK
+
+
+def _sides(old: source.Content | source.Side, new: source.Content | source.Side) -> list[source.Side]:
+    """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
+    sides: list[source.Side] = []
+    for found in (old, new):
+        made = source.side(found) if isinstance(found, source.Content) else found
+        if isinstance(made, Checked):
+            assert isinstance(found, source.Content)
+            say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
+            raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
+        sides.append(made)
+    say(reports.diagnostic_lines(sides[1].diagnostics, sides[1].root), err=True)
+    return sides

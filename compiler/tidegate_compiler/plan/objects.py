@@ -1,0 +1,166 @@
+"""Objects changed: what two inventories say differently, object by object and field by field.
+
+Order says nothing, except in a client's `gateways`; a place in a file says nothing at all. Clients and gateways
+are recognised by their keys, so one with the same key and another name is renamed, not removed and added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate_compiler.diagnostics import Where
+from tidegate_compiler.model import ALL_CLIENTS, AccessTest, At, From, Group, Inventory, Policy
+from tidegate_compiler.times import format_instant
+from tidegate_schema.keys import client_id
+
+Fields = Mapping[str, tuple[str, ...]]
+ADDED, REMOVED, CHANGED, RENAMED = "added", "removed", "changed", "renamed"
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """What a field no longer says and what it says now; both are empty when only the order changed."""
+
+    field: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ObjectChange:
+    """One object: its kind in the singular, name, and what happened to it; `was` is a renamed one's old name.
+
+    `where` is its place in the new inventory, or for a removed one in the old.
+    """
+
+    kind: str
+    name: str
+    change: str
+    where: Where
+    fields: tuple[FieldChange, ...] = ()
+    was: str | None = None
+
+
+@dataclass(frozen=True)
+class _Object:
+    fields: Fields
+    where: Where
+    key: str = ""
+
+
+def changes(old: Inventory, new: Inventory) -> tuple[ObjectChange, ...]:
+    """Return every object that differs, kind by kind and in order of name."""
+    before, after = _objects(old), _objects(new)
+    return tuple(found for kind in after for found in _of_kind(kind, before[kind], after[kind]))
+
+
+def _of_kind(kind: str, old: Mapping[str, _Object], new: Mapping[str, _Object]) -> Iterator[ObjectChange]:
+    gone = {found.key: name for name, found in old.items() if name not in new and found.key}
+    was = {name: gone[found.key] for name, found in new.items() if name not in old and found.key in gone}
+    for name in sorted({*old, *new} - set(was.values())):
+        if name not in new:
+            yield ObjectChange(kind, name, REMOVED, old[name].where)
+        elif name in was or name in old:
+            fields = tuple(_fields(old[was.get(name, name)].fields, new[name].fields))
+            if name in was:
+                yield ObjectChange(kind, name, RENAMED, new[name].where, fields, was[name])
+            elif fields:
+                yield ObjectChange(kind, name, CHANGED, new[name].where, fields)
+        else:
+            yield ObjectChange(kind, name, ADDED, new[name].where)
+
+
+def _fields(old: Fields, new: Fields) -> Iterator[FieldChange]:
+    for field in sorted({*old, *new}):
+        before, after = old.get(field, ()), new.get(field, ())
+        if before != after:
+            yield FieldChange(
+                field,
+                tuple(value for value in before if value not in after),
+                tuple(value for value in after if value not in before),
+            )
+
+
+def _objects(inventory: Inventory) -> dict[str, dict[str, _Object]]:
+    overlay = inventory.overlay
+    prefixes = overlay.prefixes
+    where = prefixes[0].where if prefixes else Where("overlay.yaml")
+    return {
+        "overlay": {"overlay": _Object({"fleet": (overlay.fleet,), "prefixes": _texts(prefixes)}, where)},
+        "gateway": {
+            one.name: _Object(
+                {
+                    "public_key": (_key(one.public_key),),
+                    "endpoint": (one.endpoint.value.text,) if one.endpoint else (),
+                    "networks": _texts(one.networks),
+                },
+                one.where,
+                _key(one.public_key),
+            )
+            for one in inventory.gateways.values()
+        },
+        "client": {
+            one.name: _Object(
+                {
+                    "public_key": (_key(one.public_key),),
+                    "addresses": _texts(one.addresses),
+                    "gateways": tuple(at.value for at in one.gateways),
+                },
+                one.where,
+                _key(one.public_key),
+            )
+            for one in inventory.clients.values()
+        },
+        "group": {one.name: _Object(_group(one), one.where) for one in inventory.groups.values()},
+        "resource": {
+            one.name: _Object(
+                {"addresses": _texts(one.addresses), "ports": _texts(one.ports or ())}, one.where
+            )
+            for one in inventory.resources.values()
+        },
+        "policy": {one.name: _Object(_policy(one), one.where) for one in inventory.policies.values()},
+        "test": {_test(one): _Object({}, one.where) for one in inventory.tests},
+    }
+
+
+def _group(group: Group) -> Fields:
+    fields = {"members": _texts(group.members)}
+    for field, times in (("not_before", group.not_before), ("expires", group.expires)):
+        fields |= {f"{field} of {member}": (format_instant(at.value),) for member, at in times.items()}
+    return fields
+
+
+def _policy(policy: Policy) -> Fields:
+    return {
+        "from": tuple(sorted(_source(at.value) for at in policy.sources)),
+        "to": tuple(sorted(_destination(at.value) for at in policy.destinations)),
+        "action": (policy.action,),
+        "ports": _texts(policy.ports or ()),
+        "not_before": (format_instant(policy.not_before.value),) if policy.not_before else (),
+        "expires": (format_instant(policy.expires.value),) if policy.expires else (),
+    }
+
+
+def _source(source: From) -> str:
+    return ALL_CLIENTS if source.kind == ALL_CLIENTS else f"{source.kind}:{source.name}"
+
+
+def _destination(to: Any) -> str:
+    return f"resource:{to.resource}" if to.prefix is None else str(to.prefix)
+
+
+def _test(test: AccessTest) -> str:
+    """Return what stands for a test, which has no name: all that it says."""
+    at = "" if test.at is None else f" at {format_instant(test.at)}"
+    return f"{_source(test.source.value)} to {test.address} {test.port}{at}: {test.expect}"
+
+
+def _key(key: At[bytes]) -> str:
+    """Return the ID of a key: that is what events and bundles are known by."""
+    return f"ID {client_id(key.value)}"
+
+
+def _texts(values: Iterable[At[Any]]) -> tuple[str, ...]:
+    return tuple(sorted(str(at.value) for at in values))

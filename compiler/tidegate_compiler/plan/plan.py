@@ -1,0 +1,44 @@
+"""The plan as a value: both sides, and everything that differs between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate_compiler.plan import access, bundles, objects
+from tidegate_compiler.plan.limits import DEFAULT, Exceeded, Limits, exceeded
+from tidegate_compiler.plan.source import Side
+from tidegate_compiler.plan.words import Access, Words
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a change does. `objects` is None where a side is a compile output, which has none."""
+
+    old: Side
+    new: Side
+    objects: tuple[objects.ObjectChange, ...] | None
+    bundles: tuple[bundles.BundleChange, ...]
+    gained: tuple[Access, ...]
+    lost: tuple[Access, ...]
+    exceeded: tuple[Exceeded, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing differs."""
+        return not (self.objects or self.bundles or self.gained or self.lost)
+
+
+def plan(old: Side, new: Side, limits: Limits = DEFAULT) -> Plan:
+    """Compare two sides. Whoever refuses to act past a limit reads `exceeded`."""
+    words = Words(old, new)
+    told = [words.say(one) for one in access.differences(old.policies, new.policies)]
+    gained = tuple(one for one in told if one.gained)
+    return Plan(
+        old,
+        new,
+        objects.changes(old.inventory, new.inventory) if old.inventory and new.inventory else None,
+        bundles.changes(old.hosts, new.hosts, {**old.names, **new.names}),
+        gained,
+        tuple(one for one in told if not one.gained),
+        exceeded(old, new, gained, limits),
+    )

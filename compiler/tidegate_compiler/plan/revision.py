@@ -1,0 +1,164 @@
+"""An inventory as it stands in a git revision, read with git's plumbing; never a checkout, never a filter.
+
+    git rev-parse REV^{tree}  ->  git ls-tree -r -t  ->  git cat-file --batch
+
+What is refused on disk is refused here by the same names: the listing is judged as `tidegate_compiler.files` judges
+directories. `git archive` would not do: it follows .gitattributes, so a pull request could hide a file from it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tidegate_compiler.diagnostics import Diagnostic, Where, did_you_mean, show
+from tidegate_compiler.files import FILE_MAX_BYTES, KINDS, OVERLAY_FILE
+
+DEFAULT_PATH = "inventory"
+_TIMEOUT = 120
+_LIKE_YAML = (".yaml", ".yml")
+_LINK, _FILE = "120000", "100"
+
+
+class RevisionError(Exception):
+    """There is no such revision or path, or no repository; one line."""
+
+
+class _Entry(NamedTuple):
+    mode: str
+    sha: str
+    size: int
+    path: str
+
+
+def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
+    """Return (path in the repository, files by path relative to it, problems) of REV or REV:path."""
+    rev, colon, path = name.partition(":")
+    path = path.strip("/") if colon else DEFAULT_PATH
+    if not rev or rev.startswith("-") or "\0" in name or ".." in path.split("/"):
+        raise RevisionError("neither a directory nor a git revision")
+    commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
+    tree = (
+        _resolve(f"{commit}:{path}", f"the revision has no {show(path)}; write REV:path") if path else commit
+    )
+    if _git("cat-file", "-t", tree).strip() != b"tree":
+        raise RevisionError(f"{show(path)} is no directory in that revision")
+    entries = sorted(_listing(tree), key=lambda entry: entry.path)
+    wanted: list[_Entry] = []
+    problems = [problem for entry in entries for problem in _judge(entry, entries, wanted)]
+    return path or ".", _contents(wanted), problems
+
+
+def _resolve(expression: str, otherwise: str) -> str:
+    try:
+        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", expression).decode().strip()
+    except RevisionError as error:
+        raise RevisionError(str(error) or otherwise) from None
+
+
+def _git(*args: str, given: bytes = b"") -> bytes:
+    environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "--no-pager", "--no-replace-objects", *args],
+            input=given,
+            capture_output=True,
+            env=environment,
+            timeout=_TIMEOUT,
+        )
+    except FileNotFoundError:
+        raise RevisionError("neither a directory, nor is git installed to read a revision") from None
+    except subprocess.TimeoutExpired:
+        raise RevisionError(f"git {args[0]} took longer than {_TIMEOUT} s") from None
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        told = lines[0].removeprefix("fatal: ") if lines else ""
+        raise RevisionError("".join(char if " " <= char <= "~" else "?" for char in told[:200]))
+    return done.stdout
+
+
+def _listing(tree: str) -> Iterable[_Entry]:
+    for line in _git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", tree).split(b"\0"):
+        if line:
+            head, _, path = line.partition(b"\t")
+            mode, _, sha, size = head.split()
+            yield _Entry(mode.decode(), sha.decode(), int(size) if size != b"-" else 0, os.fsdecode(path))
+
+
+def _judge(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable[Diagnostic]:
+    """Yield what is wrong with an entry of the listing, and note it in `wanted` when it is to be read."""
+    parts = entry.path.split("/")
+    name = parts[-1]
+    if any(part.startswith(".") for part in parts) or len(parts) > 2:
+        return
+    if len(parts) == 1:
+        yield from _top(entry, entries, wanted)
+    elif parts[0] not in KINDS:
+        return
+    elif name.endswith(".yaml"):
+        yield from _file(entry, wanted)
+    elif entry.mode == _LINK:
+        yield _symlink(entry.path)
+    elif not entry.mode.startswith(_FILE):
+        yield _unexpected(entry.path, "a directory inside a kind is not read; move its files up")
+    elif _is_yaml_like(name) or name.lower().endswith(".json"):
+        yield _unexpected(entry.path, "only *.yaml is read; rename it")
+
+
+def _top(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable[Diagnostic]:
+    name = entry.path
+    if name in KINDS:
+        if entry.mode == _LINK:
+            yield _symlink(name)
+        elif entry.mode.startswith(_FILE):
+            yield Diagnostic(Where(name), "TG001", "cannot be read: Not a directory")
+    elif name == OVERLAY_FILE:
+        yield from _file(entry, wanted)
+    elif entry.mode == _LINK or entry.mode.startswith(_FILE):
+        if _is_yaml_like(name):
+            told = f"at the top only {OVERLAY_FILE} is read; move it under its kind"
+            yield _symlink(name) if entry.mode == _LINK else _unexpected(name, told)
+    else:
+        hint = did_you_mean(name, KINDS)
+        below = (one.path.removeprefix(f"{name}/") for one in entries if one.path.startswith(f"{name}/"))
+        if hint or any(_is_yaml_like(one) and "/" not in one and one[0] != "." for one in below):
+            yield _unexpected(name, f"no kind is called {show(name)}{hint or '; kinds: ' + ', '.join(KINDS)}")
+
+
+def _file(entry: _Entry, wanted: list[_Entry]) -> Iterable[Diagnostic]:
+    if entry.mode == _LINK:
+        yield _symlink(entry.path)
+    elif not entry.mode.startswith(_FILE):
+        yield Diagnostic(Where(entry.path), "TG001", "cannot be read: Is a directory")
+    elif entry.size > FILE_MAX_BYTES:
+        told = f"larger than {FILE_MAX_BYTES} bytes; split it into files"
+        yield Diagnostic(Where(entry.path), "TG001", told)
+    else:
+        wanted.append(entry)
+
+
+def _contents(wanted: list[_Entry]) -> dict[str, bytes]:
+    answer = _git("cat-file", "--batch", given="".join(f"{entry.sha}\n" for entry in wanted).encode())
+    found: dict[str, bytes] = {}
+    position = 0
+    for entry in wanted:
+        start = answer.index(b"\n", position) + 1
+        if answer[position:start].split()[1:] != [b"blob", str(entry.size).encode()]:
+            raise RevisionError(f"git does not have the content of {show(entry.path)}")
+        found[entry.path] = answer[start : start + entry.size]
+        position = start + entry.size + 1
+    return found
+
+
+def _is_yaml_like(name: str) -> bool:
+    return name.lower().endswith(_LIKE_YAML)
+
+
+def _symlink(path: str) -> Diagnostic:
+    return Diagnostic(Where(path), "TG002", "a symbolic link; put the file itself here")
+
+
+def _unexpected(path: str, message: str) -> Diagnostic:
+    return Diagnostic(Where(path), "TG004", message)

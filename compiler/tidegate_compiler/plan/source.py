@@ -1,0 +1,131 @@
+"""A side of a plan from what the command line names: a directory, a compile output, or a git revision. The I/O edge.
+
+A directory with a manifest.json is a compile output, any other one an inventory; a name that is no directory is
+a git revision, REV or REV:path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidegate_compiler import files, output
+from tidegate_compiler.check import Checked
+from tidegate_compiler.diagnostics import Diagnostic, Where, show
+from tidegate_compiler.model import Inventory
+from tidegate_compiler.pipeline import Compiled, compile_files
+from tidegate_compiler.plan import revision
+from tidegate_compiler.plan.bundles import Hosts
+from tidegate_compiler.render import MANIFEST
+from tidegate_schema import jsonfile, wgquick
+
+
+class SourceError(Exception):
+    """What was named cannot be read, or is neither an inventory nor an output; one line."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a plan: its hosts' files and policies, the clients' names by ID, and its inventory if it has one.
+
+    `root` is the directory that places in the inventory are relative to, as people know it.
+    """
+
+    title: str
+    root: str
+    hosts: Hosts
+    policies: Mapping[str, Mapping[str, Any] | None]
+    names: Mapping[str, str]
+    inventory: Inventory | None
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    def place(self, where: Where | None) -> str | None:
+        """Return the path of a place's file from where people stand, or None for None."""
+        return None if where is None else f"{self.root}/{where.file}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was read of an inventory, before anything is made of it."""
+
+    title: str
+    root: str
+    files: Mapping[str, bytes]
+    problems: list[Diagnostic]
+
+
+def read(name: str) -> Content | Side:
+    """Read what a name stands for: an inventory's files, or a finished side for a compile output.
+
+    Raises SourceError in one line, and OSError for a directory that cannot be read.
+    """
+    path = Path(name)
+    if name and path.is_dir():
+        if (path / MANIFEST).is_file():
+            return _of_output(name, path)
+        found, problems = files.read(path)
+        return Content(name, name.rstrip("/") or "/", found, problems)
+    if name and path.exists():
+        raise SourceError(f"{show(name)}: neither a directory nor a git revision")
+    try:
+        root, found, problems = revision.read(name)
+    except revision.RevisionError as error:
+        raise SourceError(f"{show(name)}: {error}") from None
+    return Content(name, root, found, problems)
+
+
+def side(content: Content) -> Side | Checked:
+    """Compile an inventory; what comes back as Checked has errors."""
+    compiled = compile_files(content.files, content.problems)
+    return of_compiled(content, compiled) if isinstance(compiled, Compiled) else compiled
+
+
+def of_compiled(content: Content, compiled: Compiled) -> Side:
+    """Return the side of an inventory that is compiled already."""
+    hosts: dict[tuple[str, str], dict[str, bytes]] = {}
+    for path, data in compiled.files.items():
+        if path != MANIFEST:
+            kind, host, file = path.split("/")
+            hosts.setdefault((kind, host), {})[file] = data
+    return Side(
+        content.title,
+        content.root,
+        hosts,
+        {gateway.name: gateway.policy for gateway in compiled.fleet.gateways},
+        {client.client_id: client.name for client in compiled.fleet.clients},
+        compiled.inventory,
+        compiled.diagnostics,
+    )
+
+
+def _of_output(title: str, path: Path) -> Side:
+    try:
+        found = output.read(path)
+    except output.OutputError as error:
+        raise SourceError(str(error)) from None
+    policies = {
+        host: jsonfile.parse(data["policy.json"]) if "policy.json" in data else None
+        for (kind, host), data in found.hosts.items()
+        if kind == "gateway"
+    }
+    return Side(title, title.rstrip("/") or "/", found.hosts, policies, _names(found.hosts), None)
+
+
+def _names(hosts: Hosts) -> dict[str, str]:
+    """Return the clients' names by ID. A client's file has no key of its own: its addresses tell who it is."""
+    of_address = {
+        address: host
+        for (kind, host), data in hosts.items()
+        if kind == "client"
+        for address in wgquick.parse(data["wg0.conf"]).addresses
+    }
+    return {
+        peer["client_id"]: of_address[address]
+        for (kind, _), data in hosts.items()
+        if kind == "gateway"
+        for peer in jsonfile.parse(data["peers.json"])["peers"]
+        for address in peer["allowed_ips"]
+        if address in of_address
+    }
