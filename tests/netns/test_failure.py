@@ -141,8 +141,15 @@ def test_a_second_agent_with_files_of_its_own_does_not_touch_the_first(lab: Lab)
     assert not ping(lab.bob.host)
 
 
-def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(lab: Lab) -> None:
-    """A neighbour on the link outside uses the gateway as a router, as itself and as a client."""
+@pytest.mark.parametrize("router_before", [False, True])
+def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(
+    lab: Lab, router_before: bool
+) -> None:
+    """A neighbour on the link outside uses the gateway as a router, as itself and as a client.
+
+    A host that was a router before goes on being one; yet a client's address is never believed from outside.
+    """
+    lab.gateway.host.sysctl("ipv4/ip_forward", str(int(router_before)))
     lab.publish()
     lab.start()
     neighbour = lab.host("neighbour")
@@ -168,9 +175,9 @@ def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(lab: L
     for name in ("all", "eth0"):
         lab.gateway.host.sysctl(f"ipv4/conf/{name}/rp_filter", "0")
     sniffer = Sniffer(lab.service)
-    assert not neighbour.ok("ping", "-c2", "-i0.2", "-W1", WEB4)
+    assert neighbour.ok("ping", "-c2", "-i0.2", "-W1", WEB4) == router_before
     assert not neighbour.ok("ping", "-c2", "-i0.2", "-W1", "-I", "10.64.0.11", WEB4)
-    assert not sniffer.end()
+    assert not any(source == "10.64.0.11" for source, _, _ in sniffer.end())
     lab.gateway.set("authz_mode=observe")
     assert neighbour.ok("ping", "-c1", "-W1", WEB4)  # the control: the way is there
     assert ping(lab.alice.host)
