@@ -32,7 +32,7 @@ NOT_RUN = {
     "/opt/tidegate/bin/pip install '.[client,gateway]'": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[gateway]'": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[client]'": _PACKAGES,
-    "ln -s /opt/tidegate/bin/tidegate /usr/local/bin/tidegate": _PACKAGES,
+    "ln -sfn /opt/tidegate/bin/tidegate /usr/local/bin/tidegate": _PACKAGES,
     "./run demo": _DEMO,
     "./run tests": "it would run itself",
     "systemctl enable --now tidegate-gateway": _SYSTEMD,

@@ -207,6 +207,8 @@ def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | No
     """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone."""
     if source is not None and not re.fullmatch(r"[ -~]{1,200}", source):
         raise Failure("--source is 1 to 200 printable ASCII characters")
+    if key.exists() and key.stat().st_mode & 0o077:
+        raise Failure(f"{key}: others may read the private key; chmod 600 it, and consider a new one")
     try:
         signer = release.load_signer(_read_key(key))
     except ValueError as error:
@@ -244,6 +246,9 @@ def keys_init(directory: Path, as_json: bool) -> int:
     private, public = release.generate_key()
     _write_new(private_path, private, 0o600)
     _write_new(public_path, public, 0o644)
+    ignored = directory / ".gitignore"
+    if not ignored.exists():  # the private key is one careless "git add" away from being everybody's
+        _write_new(ignored, b"*.key\n", 0o644)
     if as_json:
         _print([report.to_json({"private": str(private_path), "public": str(public_path)})])
     else:

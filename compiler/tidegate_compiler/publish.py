@@ -69,6 +69,7 @@ def publish(
 
     `now` is a Unix second and `valid_for` seconds; `source` is told to hosts. Raises PublishError and OSError.
     """
+    _refuse_what_is_no_bundle_directory(target)
     target.mkdir(parents=True, exist_ok=True)
     with _locked(target):
         for (kind, host), files in output.hosts.items():
@@ -86,6 +87,17 @@ def publish(
             yield Row(
                 kind, host, "renewed" if same else "published", release.serial, release.not_after, digest
             )
+
+
+def _refuse_what_is_no_bundle_directory(target: Path) -> None:
+    first = target.parts[0] if target.parts else ""
+    if ":" in first:
+        raise PublishError(
+            f"{target}: this version publishes to a directory only; publish to one and copy it over"
+        )
+    for name, what in (("overlay.yaml", "an inventory"), ("manifest.json", "a compile output")):
+        if (target / name).exists():
+            raise PublishError(f"{target} is {what}, not a bundle directory; name another")
 
 
 @contextmanager

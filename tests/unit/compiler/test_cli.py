@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -227,3 +229,29 @@ def test_random_bytes_as_any_file_end_in_a_status(tidegate: Run, tmp_path: Path,
     assert tidegate("validate", root)[0] in (0, 1)
     assert tidegate("test", root)[0] in (0, 1)
     assert tidegate("explain", root, "alice-laptop", "10.20.0.80", "tcp/8080")[0] in (0, 1, 3)
+
+
+def test_two_new_inventories_share_no_key_and_no_private_key_is_added_to_git(tmp_path: Path) -> None:
+    texts = []
+    for name in ("one", "two"):
+        assert run(["init", str(tmp_path / name)]) == 0
+        texts.append("".join(path.read_text() for path in sorted((tmp_path / name).rglob("*.yaml"))))
+    found = [set(re.findall(r"public_key: (\S+)", text)) for text in texts]
+    assert len(found[0]) == len(found[1]) == 3
+    assert not found[0] & found[1]
+    assert run(["keys", "init", str(tmp_path / "keys")]) == 0
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "add", "-A", "keys"], check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(tmp_path), "ls-files", "keys"], capture_output=True, text=True, check=True
+    )
+    assert listed.stdout.split() == ["keys/.gitignore", "keys/signing.pub"]
+
+
+def test_a_signing_key_that_others_may_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["keys", "init", str(tmp_path)]) == 0
+    (tmp_path / "signing.key").chmod(0o644)
+    assert run(["publish", "out", "--to", str(tmp_path / "b"), "--key", str(tmp_path / "signing.key")]) == 1
+    assert "others may read" in capsys.readouterr().err

@@ -165,3 +165,26 @@ def test_current_never_names_an_incomplete_release(tmp_path: Path, monkeypatch: 
             statement, folder = current(target, host)
             for name, entry in statement.files.items():
                 assert release.FileEntry.of((folder / name).read_bytes()) == entry
+
+
+@pytest.mark.parametrize("target", ["s3://bucket/x", "root@gw1:/srv/bundles", "nats://host"])
+def test_a_target_that_is_no_directory_is_refused_and_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    of = out(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PublishError, match="a directory only"):
+        run(of, Path(target))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("overlay.yaml", "an inventory"), ("manifest.json", "a compile output")]
+)
+def test_an_inventory_or_an_output_is_no_target(tmp_path: Path, name: str, what: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / name).write_text("")
+    with pytest.raises(PublishError, match=what):
+        run(out(tmp_path), target)
+    assert [path.name for path in target.iterdir()] == [name]
