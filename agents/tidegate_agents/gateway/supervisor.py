@@ -174,6 +174,8 @@ class Supervisor:
         self._inbox.remember_time()
 
     def _patience(self) -> float:
+        if self._trouble is not None:
+            return POLL_SECONDS  # what is due and fails is tried again, but not in a loop without a rest
         return max(0.0, min(POLL_SECONDS, self._next_change - self._inbox.now()))
 
     def _desired(self) -> Desired:
