@@ -58,6 +58,9 @@ def test_time_never_goes_back(places: Places, directory: Path, monkeypatch: pyte
     clock(monkeypatch, NOW)
     one = opened(places, directory)
     assert one.now() == NOW
+    clock(monkeypatch, NOW - 15)
+    assert one.now() == NOW  # nor within the minute that is not written down yet
+    clock(monkeypatch, NOW)
     one.remember_time(at_once=True)
     clock(monkeypatch, NOW - 1000)
     assert one.now() == NOW
