@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -410,24 +412,42 @@ class Pings:
     """A stream of pings, one every 20 ms, that counts what was lost."""
 
     def __init__(self, host: Host, address: str = WEB4, interval: float = 0.02) -> None:
+        self._interval = interval
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would stop a long stream
         self._process = host.start(
             *("ping", "-n", "-i", str(interval), "-W", "2", address),
-            stdout=subprocess.PIPE,
+            stdout=self._output,
             stderr=subprocess.STDOUT,
         )
+
+    def _read(self) -> str:
+        return os.pread(self._output.fileno(), 1 << 24, 0).decode()
+
+    def _answered(self) -> set[int]:
+        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._read())}
 
     def end(self) -> tuple[int, int]:
         """Stop, and return how many were sent and how many were answered.
 
-        One ping may be under way at the end; it is neither.
+        Pings after the last answer may be under way (a busy machine stops for longer than the 20 ms between two);
+        up to a second of them is neither sent nor answered. Every hole counts, and a path that was open must have
+        given one more answer.
         """
+        before = self._answered()
+        if before:
+            until("one more ping is answered", lambda: self._answered() - before)
         self._process.send_signal(signal.SIGINT)
-        output = self._process.communicate(timeout=10)[0].decode()
-        match = re.search(r"(\d+) packets transmitted", output)
-        assert match, output
-        sent = int(match[1])
-        answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", output)}
-        return (sent - 1 if sent not in answered else sent), len(answered)
+        self._process.wait(timeout=10)
+        match = re.search(r"(\d+) packets transmitted", self._read())
+        assert match, self._read()
+        sent, answered = int(match[1]), self._answered()
+        last = max(answered, default=0)
+        if last and sent - last <= 1 / self._interval:
+            sent = last
+        holes = sorted(set(range(1, sent + 1)) - answered)
+        if answered and holes:
+            print(f"{len(holes)} of {sent} pings lost: {holes[:20]}")  # shown with a failure
+        return sent, len(answered)
 
 
 class Sniffer:

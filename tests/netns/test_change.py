@@ -101,7 +101,7 @@ def test_a_revoked_policy_ends_open_streams_in_both_directions_and_leaves_the_ot
         assert stream.flows() == (name == lab.alice.name)
     assert not ping(lab.bob.host)
     sent, answered = pings.end()
-    assert sent == answered
+    assert sent == answered > 0
 
 
 def test_a_stream_that_a_server_opened_in_observe_ends_with_the_switch_to_enforce(lab: Lab) -> None:

@@ -332,7 +332,7 @@ def test_a_dead_log_endpoint_costs_events_and_nothing_else(lab: Lab) -> None:
     pings = Pings(lab.alice.host)
     time.sleep(2)
     sent, answered = pings.end()
-    assert sent == answered
+    assert sent == answered > 0
     until("the drops are counted by reason", lambda: _dropped(lab).get("connect", 0) > 50)
 
 
