@@ -289,7 +289,7 @@ class Editor:
         end = self.text.find("\n", offset)
         if end < 0:
             return len(self.text)
-        return end - 1 if end > offset and self.text[end - 1] == "\r" else end
+        return end - 1 if end and self.text[end - 1] == "\r" else end
 
     def _is_blank_before(self, begin: int) -> bool:
         return begin > 0 and not self.text[self._line(begin - 1) : begin].strip()

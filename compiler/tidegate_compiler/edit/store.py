@@ -54,13 +54,23 @@ def read(path: Path) -> bytes:
         if path.is_symlink():
             raise EditError(f"{show_path(str(path))}: a symbolic link; name the file itself") from None
         raise EditError(f"{show_path(str(path))}: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise EditError(f"{show_path(str(path))}: not a regular file")
-        data = file.read(FILE_MAX_BYTES + 1)
+    data = _content(descriptor)
+    if data is None:
+        raise EditError(f"{show_path(str(path))}: not a regular file")
     if len(data) > FILE_MAX_BYTES:
         raise EditError(f"{show_path(str(path))}: larger than {FILE_MAX_BYTES} bytes")
     return data
+
+
+def _content(descriptor: int) -> bytes | None:
+    """Read and close; None for what is no regular file, and one byte more than a file may have at most."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(FILE_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _split(path: str) -> tuple[str, str]:
@@ -97,10 +107,9 @@ def _same(folder: int, path: str, before: bytes | None) -> None:
     except OSError as error:
         raise EditError(f"{show_path(path)}: cannot be read: {error.strerror}; nothing is written") from None
     else:
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise EditError(f"{show_path(path)}: not a regular file; nothing is written")
-            now = file.read(FILE_MAX_BYTES + 1)
+        now = _content(descriptor)
+        if now is None:
+            raise EditError(f"{show_path(path)}: not a regular file; nothing is written")
     if now != before:
         raise EditError(f"{show_path(path)}: changed meanwhile; nothing is written, run the command again")
 
