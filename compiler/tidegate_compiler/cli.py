@@ -6,15 +6,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
-from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold
+from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold, terminal
 from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
+from tidegate_compiler.formats import github, sarif, text
+from tidegate_compiler.formats.sources import Sources, repository_path
 from tidegate_compiler.judge import court, judge, packet
 from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
@@ -61,21 +63,51 @@ def init(directory: Path) -> int:
     return OK
 
 
-@click.command(epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now")
+@click.command(
+    epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now; "
+    "tidegate validate inventory --format sarif > tidegate.sarif"
+)
 @click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "sarif", "github"]),
+    help="text (the default); json; sarif, for code scanning; github, for annotations in GitHub Actions.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colour text; auto means on a terminal, unless NO_COLOR is set.",
+)
 @click.option("--strict", is_flag=True, help="Let warnings fail, too.")
 @_at
-def validate(inventory: Path, form: str, strict: bool, at: int | None) -> int:
+def validate(
+    inventory: Path, form: str | None, as_json: bool, color: str, strict: bool, at: int | None
+) -> int:
     """Report every problem of an inventory, with its place, code, and how to mend it.
 
     With --at, policies and memberships that have expired by then are reported too.
     """
+    form = terminal.chosen_format(form, as_json)
     diagnostics = pipeline.validate(inventory, at).diagnostics
+    sources = Sources(inventory)
+    colored = form == "text" and terminal.wants_color(color, sys.stdout, os.environ)
     if form == "json":
-        _print([report.to_json(report.diagnostics_document(diagnostics))])
+        told: Iterable[str] = [report.to_json(report.diagnostics_document(diagnostics))]
+    elif form == "sarif":
+        told = [report.to_json(sarif.document(diagnostics, repository_path(inventory), sources))]
+    elif form == "github":
+        told = [*github.lines(diagnostics, repository_path(inventory)), report.counts(diagnostics)]
     else:
-        _print([*report.diagnostic_lines(diagnostics, str(inventory)), report.counts(diagnostics)])
+        encoding = terminal.encoding(sys.stdout)
+        told = [
+            *text.lines(diagnostics, str(inventory), sources, colored, encoding),
+            report.counts(diagnostics),
+        ]
+    terminal.say(told, color=colored)
     return PROBLEMS if has_errors(diagnostics, strict) else OK
 
 

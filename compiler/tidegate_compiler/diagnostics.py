@@ -7,6 +7,7 @@ and cuts long values, so that no escape sequence, bidi control or lookalike lett
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from tidegate_compiler.codes import CODES, ERROR
 
 LONGEST_SHOWN = 60
+# CI services read commands anywhere in a line of a log: ##[add-mask]x (GitHub), ##vso[task.setvariable]x (Azure).
+LOG_COMMAND = re.compile(r"##(?=[A-Za-z]*\[)")
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +59,7 @@ def has_errors(diagnostics: Iterable[Diagnostic], strict: bool = False) -> bool:
 def show(value: Any) -> str:
     """Return a value as quoted, printable ASCII of bounded length."""
     if isinstance(value, str):
-        return ascii(value) if len(value) <= LONGEST_SHOWN else ascii(value[:LONGEST_SHOWN]) + "..."
+        return _no_command(ascii(value[:LONGEST_SHOWN])) + ("..." if len(value) > LONGEST_SHOWN else "")
     if value is None or isinstance(value, bool | int | float):
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
@@ -65,9 +68,15 @@ def show(value: Any) -> str:
 
 def show_path(path: str) -> str:
     """Return a file's path printable: letters of any script stay, controls and undecodable bytes do not."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
+    return _no_command(
+        "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
+        )
     )
+
+
+def _no_command(text: str) -> str:
+    return LOG_COMMAND.sub(r"#\\x23", text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

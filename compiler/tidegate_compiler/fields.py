@@ -101,7 +101,8 @@ def endpoint(text: str) -> Endpoint:
         raise FieldError("TG025", reason) from None
     found = ipaddress.ip_address(canonical.rpartition(":")[0].strip("[]"))
     mapped = isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None
-    if found.is_unspecified or found.is_multicast or mapped or str(found) == "255.255.255.255":
+    scoped = found.version == 6 and found.is_link_local  # of no use without its interface
+    if found.is_unspecified or found.is_multicast or mapped or scoped or str(found) == "255.255.255.255":
         raise FieldError("TG025", "not the address of one host; write the gateway's own")
     return Endpoint(found, canonical)
 

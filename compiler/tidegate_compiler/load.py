@@ -50,7 +50,8 @@ def _text(file: str, data: bytes, problems: list[Diagnostic]) -> str | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        before = data[data.rfind(b"\n", 0, error.start) + 1 : error.start]
+        column = len(before.decode("utf-8")) + 1  # in characters, as everywhere
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         problems.append(Diagnostic(Where(file, line, column), "TG003", message))
         return None

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tidegate_compiler.model import Address, Network
+
+# No router forwards a packet to or from these: RFC 6890 (special purposes), RFC 5771 and RFC 4291 (multicast).
+SPECIAL: Mapping[Network, str] = {
+    ipaddress.ip_network(prefix): name
+    for prefix, name in (
+        ("0.0.0.0/8", "unspecified"),
+        ("127.0.0.0/8", "loopback"),
+        ("169.254.0.0/16", "link-local"),
+        ("224.0.0.0/4", "multicast"),
+        ("255.255.255.255/32", "broadcast"),
+        ("::/128", "unspecified"),
+        ("::1/128", "loopback"),
+        ("::ffff:0:0/96", "IPv4-mapped"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    )
+}
 
 
 def contains(outer: Network, inner: Network) -> bool:

@@ -40,10 +40,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def diagnostics_document(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
+def diagnostics_document(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
     """Return the diagnostics as `validate --format json` prints them."""
+    errors = sum(diagnostic.is_error for diagnostic in diagnostics)
     return {
         "format": 1,
+        "errors": errors,
+        "warnings": len(diagnostics) - errors,
         "diagnostics": [
             {
                 "code": d.code,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Set
 
 from tidegate_compiler.diagnostics import Diagnostic, Where, show
 from tidegate_compiler.model import At, Client, Gateway, Inventory, Network
-from tidegate_compiler.networks import Covering, inside, intersect, overlapping_pairs
+from tidegate_compiler.networks import SPECIAL, Covering, contains, inside, intersect, overlapping_pairs
 
 
 def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
@@ -17,6 +17,7 @@ def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic
     yield from _keys(inventory)
     yield from _endpoints(inventory)
     yield from _overlapping_lists(inventory)
+    yield from _special(inventory)
     yield from _client_addresses(inventory)
     yield from _gateway_networks(inventory)
     for client in inventory.clients.values():
@@ -64,6 +65,33 @@ def _overlapping_lists(inventory: Inventory) -> Iterator[Diagnostic]:
                 "keep the wider one"
             )
             yield Diagnostic(prefixes[later].where, "TG049", message)
+
+
+def _special(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield address space that no router forwards. Clients have theirs from the overlay, so that one is enough.
+
+    A gateway's network may contain such a range, as 0.0.0.0/0 does, and not be one; the overlay may not touch any.
+    Resources and policies may name them: a deny of 169.254.169.254/32 behind 0.0.0.0/0 is good sense.
+    """
+    for prefix in inventory.overlay.prefixes:
+        for special, name in SPECIAL.items():
+            if intersect(prefix.value, special) is not None:
+                message = (
+                    f"{prefix.value} and the {name} range {special} overlap, and no client can have such an "
+                    "address; take a private range such as 10.64.0.0/16 or fd64::/48"
+                )
+                yield Diagnostic(prefix.where, "TG029", message)
+                break
+    for gateway in inventory.gateways.values():
+        for network in gateway.networks:
+            for special, name in SPECIAL.items():
+                if contains(special, network.value):
+                    message = (
+                        f"{network.value} of {show(gateway.name)} is {name} ({special}), and nothing is routed "
+                        "there; write the networks behind the gateway"
+                    )
+                    yield Diagnostic(network.where, "TG029", message)
+                    break
 
 
 def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:

@@ -9,7 +9,7 @@ from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
 from tidegate_compiler.plan import document, markdown, report, source
 from tidegate_compiler.plan.plan import plan as compare
-from tidegate_compiler.terminal import say
+from tidegate_compiler.terminal import chosen_format, say
 from tidegate_schema.cli import Failure
 
 OK, CHANGES = 0, 2
@@ -22,9 +22,10 @@ OK, CHANGES = 0, 2
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True
+    "--format", "form", type=click.Choice(["text", "json", "markdown"]), help="text is the default."
 )
-def plan(old: str, new: str, form: str) -> int:
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+def plan(old: str, new: str, form: str | None, as_json: bool) -> int:
     """Say what a change does: access gained and lost, hosts that reload, objects changed.
 
     OLD and NEW are inventory directories, git revisions (REV, for its directory inventory, or REV:path from the
@@ -32,6 +33,7 @@ def plan(old: str, new: str, form: str) -> int:
 
     Exit status: 0 no changes, 2 changes, 1 a side cannot be read.
     """
+    form = chosen_format(form, as_json)
     try:
         found = [source.read(name) for name in (old, new)]
     except source.SourceError as error:
