@@ -16,7 +16,11 @@ WIDTH = 96
 _BEFORE = 56
 _REACH = 256  # characters looked at on either side; a key that begins further away is seen as one, too
 _CUT = "..."
-_KEY = re.compile(r"(?<=[A-Za-z0-9+/]{6})[A-Za-z0-9+/]{26,}={0,2}")
+# 32 characters of base64 or hexadecimal in a row, or the value of a field called a key, however mangled.
+_KEYS = (
+    re.compile(r"[A-Za-z0-9+/]{6}([A-Za-z0-9+/]{26,}={0,2})"),
+    re.compile(r"""(?i)key["']?[ \t]*:[ \t]*["']?[^,{}"']{6}([^,}"']+)"""),
+)
 
 
 def excerpt(line: str, number: int, column: int, encoding: str = "utf-8") -> tuple[str, str]:
@@ -46,8 +50,8 @@ def _cells(text: str, encoding: str) -> list[str]:
     cells = [_cell(char, encoding) for char in text]
     for command in LOG_COMMAND.finditer(text):
         cells[command.start() + 1] = r"\x23"
-    for key in _KEY.finditer(text):
-        cells[key.start() : key.end()] = [_CUT, *[""] * (len(key[0]) - 1)]
+    for key in (found for pattern in _KEYS for found in pattern.finditer(text)):
+        cells[key.start(1) : key.end(1)] = [_CUT, *[""] * (len(key[1]) - 1)]
     return cells
 
 
