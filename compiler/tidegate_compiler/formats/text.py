@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 import click
@@ -14,8 +13,7 @@ from tidegate_compiler.formats.sources import Sources
 
 # The file as a whole is wrong, and none of its lines.
 _NO_LINE = ("TG001", "TG002", "TG004", "TG010")
-# How much of what stands at the place may be told.
-_SECRET = {"TG013": re.compile("[\"']?[A-Za-z_-]*[\"']?:? ?"), "TG020": re.compile(r".{0,6}")}
+_BAD_KEY, _KEY_TOLD = "TG020", 6
 _COLORS = {"error": "red", "warning": "yellow"}
 
 
@@ -44,13 +42,9 @@ def lines(
 
 
 def _discreet(found: Diagnostic, line: str) -> str:
-    """Return the line, cut where somebody's private key may stand: after `private_key:`, or inside a bad key."""
-    at = found.where.column - 1
-    if found.code not in _SECRET:
-        return line
-    kept = _SECRET[found.code].match(line, at)
-    end = kept.end() if kept else at
-    return line[:end] + ("..." if end < len(line) else "")
+    """Return the line, cut inside a bad key: it may be somebody's private one, and in a form `excerpt` knows not."""
+    end = found.where.column - 1 + _KEY_TOLD
+    return line[:end] + "..." if found.code == _BAD_KEY and end < len(line) else line
 
 
 def _styled(color: bool, text: str, fg: str | None = None, bold: bool = False, dim: bool = False) -> str:
