@@ -37,6 +37,8 @@ def explain(error: MarkedYAMLError, text: str) -> tuple[Any, str]:
         case "found unexpected end of stream" | "found unexpected document separator":
             return opened, "the quote that begins here is never closed"
         case "expected ''" | "expected '":  # "expected ',' or ']', but got ...", and the same with '}'
+            if line[: here.column].endswith(":"):  # {members:[alice]}
+                return here, "a ':' needs a space behind it"
             return _open_bracket(said, here, opened)
         case "expected the node content":
             if "stream end" in said:

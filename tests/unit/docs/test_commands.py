@@ -99,8 +99,15 @@ def test_the_story_is_true(desk: Desk) -> None:
     assert event["client_id"] == client_id(parse_public_key(key))
 
 
+def test_the_page_of_the_command_line_is_true(desk: Desk) -> None:
+    said = desk.follow("docs/commands.md")
+    assert said["tidegate validate inventory"] == "0 errors, 0 warnings\n"
+    assert json.loads(said["tidegate validate inventory --json"])["diagnostics"] == []
+    assert json.loads((desk.directory / "tidegate.sarif").read_bytes())["version"] == "2.1.0"
+
+
 def test_no_other_page_has_commands_for_a_desk() -> None:
-    assert AT_DESKS == ["docs/story.md"]
+    assert AT_DESKS == ["docs/commands.md", "docs/story.md"]
 
 
 def test_a_wrong_command_would_be_noticed(desk: Desk) -> None:
