@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 
-from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold
+from tidegate_compiler import accesstests, fields, junit, output, pipeline, report, scaffold
 from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
 from tidegate_compiler.judge import court, judge, packet
+from tidegate_compiler.reach import Reach
 from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
 from tidegate_schema.cli import Failure
@@ -105,26 +106,29 @@ def compile_(inventory: Path, out: Path, as_json: bool) -> int:
     return OK
 
 
-@click.command(epilog="Example: tidegate test inventory --junit report.xml")
+@click.command(epilog="Example: tidegate test inventory --junit report.xml --require-coverage")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option("--junit", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@click.option("--junit", "junit_file", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@click.option("--require-coverage", is_flag=True, help="Fail when a policy decides no test.")
 @_at
 @_json
-def test(inventory: Path, junit: Path | None, at: int | None, as_json: bool) -> int:
+def test(
+    inventory: Path, junit_file: Path | None, require_coverage: bool, at: int | None, as_json: bool
+) -> int:
     """Run the inventory's access tests, and name the policies that no test touches.
 
-    A test without `at` is about --at, by default now.
+    A test without `at` is about --at, by default now. Exit status: 0 all as expected, 1 not.
     """
     compiled = _compiled(inventory)
     now = int(time.time()) if at is None else at
-    outcome = accesstests.run(compiled.inventory, court(compiled.fleet), now)
-    if junit is not None:
-        junit.write_bytes(accesstests.junit(outcome))
+    outcome = accesstests.run(compiled.inventory, Reach(compiled.fleet), now)
+    if junit_file is not None:
+        junit_file.write_bytes(junit.junit(outcome, require_coverage))
     if as_json:
         _print([report.to_json(report.test_document(outcome))])
     else:
         _print(report.test_lines(outcome, str(inventory)))
-    return PROBLEMS if outcome.failures else OK
+    return PROBLEMS if outcome.failures or (require_coverage and outcome.untested) else OK
 
 
 @click.command(

@@ -107,7 +107,7 @@ def test_lines(report: Report, root: str) -> list[str]:
     """Return the failures, the policies no test touches, and the totals."""
     prefix = show_path(root.rstrip("/")) + "/"
     lines = [f"{prefix}{result.test.where}: {result.title}: {result.outcome}" for result in report.failures]
-    lines += [f"no test touches the policy {name}" for name in report.untested]
+    lines += [f"{prefix}{one.where}: no test touches the policy {one.name}" for one in report.untested]
     passed = len(report.results) - len(report.failures)
     lines.append(f"{passed} passed, {len(report.failures)} failed, {len(report.untested)} policies untested")
     return lines
@@ -122,10 +122,11 @@ def test_document(report: Report) -> dict[str, Any]:
                 "file": show_path(result.test.where.file),
                 "line": result.test.where.line,
                 "client": result.client,
-                "destination": str(result.test.address),
+                "destination": result.test.destination,
                 "port": result.test.port,
                 "at": format_instant(result.at),
                 "expect": result.test.expect,
+                "witness": str(result.witness.address),
                 "verdict": "allow" if result.judgement.allow else "deny",
                 "reason": result.judgement.reason,
                 "policy": result.judgement.policy,
@@ -133,7 +134,10 @@ def test_document(report: Report) -> dict[str, Any]:
             }
             for result in report.results
         ],
-        "untested_policies": list(report.untested),
+        "untested_policies": [
+            {"name": one.name, "file": show_path(one.where.file), "line": one.where.line}
+            for one in report.untested
+        ],
     }
 
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from compilerkit import client, gateway, inventory
 from tidegate_compiler.judge import Packet, court, judge
+from tidegate_compiler.model import Address
 from tidegate_compiler.pipeline import Compiled, compile_files
+from tidegate_compiler.reach import Piece, Reach, asked
 from tidegate_schema.keys import client_id, parse_public_key
 from tidegate_schema.policy import PolicyTable
 
@@ -213,3 +215,35 @@ def test_compiled_policy_equals_brute_force(
                 here = any(inside(to, prefix) for prefix in raw["gateways"][one]["networks"])
                 expected = wanted and here and has_family(raw, name, to)
                 assert tables[one].decide(identifier, address.packed, *wire, now).allow == expected
+
+
+def holds(pieces: tuple[Piece, ...], to: Address, wire: tuple[int, int], now: float) -> list[Piece]:
+    point = (int(to), *wire, now)
+    return [
+        piece
+        for piece in pieces
+        if piece.family == to.version
+        and all(low <= at < high for at, (low, high) in zip(point, piece.box, strict=True))
+    ]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+)
+@given(universes(), st.sampled_from(PORTS[1:]), st.sampled_from(MOMENTS))
+def test_reach_equals_the_verdict_at_every_point(raw: dict[str, Any], port: str, moment: float) -> None:
+    result = compile_files(inventory(**raw))
+    assume(isinstance(result, Compiled))
+    assert isinstance(result, Compiled)
+    reach = Reach(result.fleet)
+    of = asked(
+        [ipaddress.ip_network(one) for one in ("10.20.0.0/28", "10.0.0.0/8", "fd00::/8")], port, int(moment)
+    )
+    for name in raw["clients"]:
+        everything, some = reach.allowed(name), reach.pieces(name, of)
+        for to, wire, now in itertools.product(map(ipaddress.ip_address, ADDRESSES), WIRE, MOMENTS):
+            judged = judge(reach.court, Packet(name, to, *wire, at=now)).allow
+            assert len(holds(everything, to, wire, now)) == judged
+            found = holds(some, to, wire, now)
+            is_asked = now == moment and port_matches([port], to.version, *wire)
+            assert [piece.judgement.allow for piece in found] == ([judged] if is_asked else [])
