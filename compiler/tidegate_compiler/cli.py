@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -16,7 +14,11 @@ from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
 from tidegate_compiler.judge import court, judge, packet
+from tidegate_compiler.options import at_option as _at
+from tidegate_compiler.options import compiled as _compiled
+from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.reach import Reach
+from tidegate_compiler.terminal import print_table
 from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
 from tidegate_schema.cli import Failure
@@ -27,16 +29,6 @@ _KEY_MAX_BYTES = 1 << 16
 _DAY = 86400
 
 
-def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """Read a point in time: a date, a UTC time, or "now"."""
-    if value is None or value == "now":
-        return None if value is None else int(time.time())
-    try:
-        return fields.instant(value)
-    except fields.FieldError as error:
-        raise click.BadParameter(f"{show(value)}: {error}") from None
-
-
 def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
     """Read a length of time, 30d, 12h or 90m, in seconds."""
     match = re.fullmatch(r"([0-9]{1,5})([dhm])", value)
@@ -44,10 +36,6 @@ def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
     if not 0 < seconds <= 3650 * _DAY:
         raise click.BadParameter(f"{show(value)}: write for instance 30d, 12h or 90m, at most 3650d")
     return seconds
-
-
-_at = click.option("--at", callback=_instant, metavar="TIME", help="2027-06-30, 2027-06-30T18:00Z or now.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(epilog="Example: tidegate init inventory && tidegate validate inventory")
@@ -228,7 +216,7 @@ def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | No
     if as_json:
         _print([report.to_json(report.rows_document(rows))])
     else:
-        _table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+        print_table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
     return OK
 
 
@@ -263,28 +251,6 @@ def keys_init(directory: Path, as_json: bool) -> int:
             ]
         )
     return OK
-
-
-def _compiled(inventory: Path) -> pipeline.Compiled:
-    """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
-    result = pipeline.compile_inventory(inventory)
-    _print(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
-    if isinstance(result, pipeline.Compiled):
-        return result
-    raise Failure(f"{inventory}: {report.counts(result.diagnostics)}")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if sys.stdout is None or not sys.stdout.isatty():
-        _print("\t".join(row) for row in (titles, *rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*titles)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def _read_key(path: Path) -> bytes:

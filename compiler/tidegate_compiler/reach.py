@@ -34,8 +34,8 @@ ALWAYS = (0, FOREVER)
 _ASKED = -1
 _BITS = {4: 32, 6: 128}
 
-Alike = tuple[Any, Rights]
-"""What clients that reach the same have in common: their peers, and their rights at every gateway."""
+Alike = tuple[Any, ...]
+"""What clients that fare alike have in common: their peers and families, and their set of rules at every gateway."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,25 @@ class Reach:
     def __init__(self, fleet: Fleet) -> None:
         self.court = court(fleet)
         self._gateways = Gateways({gateway.name: gateway.policy for gateway in fleet.gateways}, Sets())
+        self._sets: dict[str, list[tuple[str, int]]] = {}
+        for gateway in fleet.gateways:
+            for client, number in (gateway.policy or {"clients": {}})["clients"].items():
+                self._sets.setdefault(client, []).append((gateway.name, number))
         self._routes: dict[Any, tuple[tuple[int, Interval, str | None], ...]] = {}
         self._pieces: dict[Any, tuple[Piece, ...]] = {}
 
     def alike(self, client: str) -> Alike:
-        """Return what stands for a client's reach: equal for two clients only when every packet fares equally."""
+        """Return what stands for a client: equal for two only when every packet fares equally, by the same policy.
+
+        `Rights` would not do: they are equal, too, where different policies say the same.
+        """
         host = self.court.clients[client]
         families = frozenset(own.version for own in host.addresses)
-        return (host.peers, families), self._gateways.clients.get(host.client_id, ())
+        return host.peers, families, tuple(self._sets.get(host.client_id, ()))
 
     def pieces(self, client: str, of: tuple[tuple[int, Box], ...]) -> tuple[Piece, ...]:
         """Return disjoint pieces that together are what is asked about, in order of family and address."""
-        key = (*self.alike(client), of)
+        key = (self.alike(client), of)
         if key not in self._pieces:
             self._pieces[key] = tuple(self._cut(client, of))
         return self._pieces[key]
@@ -126,7 +133,7 @@ class Reach:
 
     def _atoms(self, client: str, gateway: str, family: int) -> list[tuple[int, Atom]]:
         """Return the boxes of the rules a client has at a gateway, each with its rule's number."""
-        _, rights = self.alike(client)
+        rights: Rights = self._gateways.clients.get(self.court.clients[client].client_id, ())
         return [
             (rule.number, atom)
             for name, number in rights

@@ -129,6 +129,13 @@ def test_a_policy_is_covered_when_it_decides_any_packet() -> None:
     assert untested({"to": "10.20.8.1", "expect": "deny"}, policies=policies) == ["allow", "deny", "else"]
 
 
+def test_a_policy_that_says_what_another_says_is_covered_for_itself() -> None:
+    policies = {"one": policy("client:alice"), "two": policy("client:bob")}
+    tests = [{"from": f"client:{name}", "to": "10.20.0.1", "expect": "allow"} for name in ("alice", "bob")]
+    assert untested(*tests, policies=policies) == []
+    assert untested(tests[0], policies=policies) == ["two"]
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     files = inventory(
