@@ -12,6 +12,8 @@ import click
 from tidegate_compiler import accesstests, fields, junit, output, pipeline, report, scaffold
 from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
+from tidegate_compiler.advice import document as advice
+from tidegate_compiler.advice.advise import advise
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
 from tidegate_compiler.judge import court, judge, packet
 from tidegate_compiler.options import at_option as _at
@@ -154,6 +156,8 @@ def verify(inventory: Path, out: Path, as_json: bool) -> int:
 def explain(inventory: Path, client: str, destination: str, port: str, at: int | None, as_json: bool) -> int:
     """Say whether a client's packet is allowed, which policy decides, and which way it takes.
 
+    For a denied one also what would have allowed it: policies that lack one thing, and the smallest changes.
+
     Exit status: 0 allowed, 3 denied, 1 the question has no answer.
     """
     compiled = _compiled(inventory)
@@ -171,7 +175,9 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
     told = report.explanation(
         asked, port, judgement, over.clients[client], compiled.inventory, str(inventory)
     )
-    _print([report.to_json(told)] if as_json else report.explanation_lines(told))
+    place = advice.places(str(inventory))
+    told |= advice.document(advise(compiled.inventory, asked, port, judgement, place), str(inventory))
+    _print([report.to_json(told)] if as_json else [*report.explanation_lines(told), *advice.lines(told)])
     return OK if judgement.allow else DENIED
 
 

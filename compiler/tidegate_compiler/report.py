@@ -66,6 +66,7 @@ def explanation(
     route = judgement.route
     where = inventory.policies[judgement.policy].where if judgement.policy else None
     return {
+        "format": 1,
         "verdict": "allow" if judgement.allow else "deny",
         "reason": judgement.reason,
         "why": why(judgement, client, asked.address),
