@@ -9,16 +9,28 @@ from pathlib import Path
 
 import click
 
-from tidegate_compiler import accesstests, fields, junit, output, pipeline, report, scaffold
+from tidegate_compiler import (
+    accesstests,
+    fields,
+    held,
+    junit,
+    output,
+    pipeline,
+    publish_limits,
+    report,
+    scaffold,
+)
 from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
 from tidegate_compiler.advice import document as advice
 from tidegate_compiler.advice.advise import advise
-from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
+from tidegate_compiler.diagnostics import did_you_mean, has_errors, show, show_path
 from tidegate_compiler.judge import court, judge, packet
 from tidegate_compiler.options import at_option as _at
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
+from tidegate_compiler.options import limit_option
+from tidegate_compiler.plan import limits as limits_
 from tidegate_compiler.reach import Reach
 from tidegate_compiler.terminal import print_table
 from tidegate_compiler.terminal import say as _print
@@ -200,9 +212,32 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
 @click.option(
     "--source", metavar="REV", default=None, help="The commit it comes from; default: the inventory's digest."
 )
+@limit_option
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    type=click.Choice(limits_.NAMES),
+    help="Publish although the change is past this limit; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and sign and write nothing.")
 @_json
-def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | None, as_json: bool) -> int:
-    """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone."""
+def publish(
+    out: Path,
+    target: Path,
+    key: Path,
+    valid_for: int,
+    source: str | None,
+    limits: limits_.Limits,
+    allowed: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone.
+
+    What the target holds is compared with what is to be published, and past a limit nothing is, unless --allow names
+    that limit. An --allow that is not needed is refused, too.
+    """
     if source is not None and not re.fullmatch(r"[ -~]{1,200}", source):
         raise Failure("--source is 1 to 200 printable ASCII characters")
     if key.exists() and key.stat().st_mode & 0o077:
@@ -213,16 +248,31 @@ def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | No
         raise Failure(f"{key}: {error}") from None
     try:
         compiled = output.read(out)
-        found = publishing.publish(
-            compiled, target, signer, int(time.time()), valid_for, source or compiled.inventory
+        compared: list[publish_limits.Comparison] = []
+
+        def compare() -> None:
+            found = publish_limits.compare(held.read(target, compiled.fleet, signer), compiled, limits)
+            _print(map(show_path, publish_limits.notices(found)), err=True)
+            refused = publish_limits.refusal(found, allowed)
+            if refused is not None and not dry_run:
+                raise Failure(refused)
+            compared.append(found)
+
+        origin = source or compiled.inventory
+        rows = list(
+            publishing.publish(
+                compiled, target, signer, int(time.time()), valid_for, origin, first=compare, dry_run=dry_run
+            )
         )
-        rows = list(found)
     except (output.OutputError, publishing.PublishError) as error:
         raise Failure(str(error)) from None
     if as_json:
-        _print([report.to_json(report.rows_document(rows))])
+        _print([report.to_json(report.rows_document(rows, dry_run, compared[0]))])
     else:
         print_table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+    refused = publish_limits.refusal(compared[0], allowed) if dry_run else None
+    if refused is not None:
+        raise Failure(refused)
     return OK
 
 

@@ -12,6 +12,7 @@ from tidegate_compiler.diagnostics import Diagnostic, show_path
 from tidegate_compiler.judge import Judgement, Packet, why
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.publish import Row
+from tidegate_compiler.publish_limits import Comparison
 from tidegate_compiler.resolve import ClientHost
 from tidegate_compiler.times import format_instant
 from tidegate_compiler.verify import Difference
@@ -150,10 +151,16 @@ def row_cells(row: Row) -> tuple[str, ...]:
 ROW_TITLES = ("kind", "host", "result", "serial", "valid until", "digest")
 
 
-def rows_document(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the rows as `publish --json` prints them."""
+def rows_document(rows: Iterable[Row], dry_run: bool, found: Comparison) -> dict[str, Any]:
+    """Return the rows, and what is past a limit, as `publish --json` prints them."""
     return {
         "format": 1,
+        "dry_run": dry_run,
+        "limits": [
+            {"name": one.name, "value": one.value, "limit": one.limit, "message": one.message}
+            for one in found.exceeded
+        ],
+        "left_behind": [{"kind": kind, "host": host} for kind, host in found.left_behind],
         "hosts": [
             {
                 "kind": row.kind,
