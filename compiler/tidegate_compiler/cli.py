@@ -82,7 +82,7 @@ def validate(inventory: Path, form: str, strict: bool, at: int | None) -> int:
     return PROBLEMS if has_errors(diagnostics, strict) else OK
 
 
-@click.command("compile", epilog="Example: tidegate compile inventory --out bundles")
+@click.command("compile", epilog="Example: tidegate compile inventory --out out")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
 @click.option(
     "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
@@ -133,9 +133,7 @@ def test(
     return PROBLEMS if outcome.failures or (require_coverage and outcome.untested) else OK
 
 
-@click.command(
-    epilog="Example: tidegate compile inventory --out bundles && tidegate verify inventory bundles"
-)
+@click.command(epilog="Example: tidegate compile inventory --out out && tidegate verify inventory out")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
 @click.argument("out", metavar="OUT", type=_FOLDER)
 @_json
@@ -194,7 +192,7 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
 
 
 @click.command(
-    epilog="Example: tidegate publish bundles --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
+    epilog="Example: tidegate publish out --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
 )
 @click.argument("out", metavar="OUT", type=_FOLDER)
 @click.option(

@@ -19,7 +19,7 @@ OK, CHANGES = 0, 2
 
 @click.command(
     epilog="Examples: tidegate plan main inventory; tidegate plan HEAD~1:inventory HEAD:inventory --format markdown; "
-    "tidegate plan bundles inventory --format json"
+    "tidegate plan out inventory --format json"
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
@@ -30,8 +30,8 @@ OK, CHANGES = 0, 2
 def plan(old: str, new: str, form: str, limits: Limits) -> int:
     """Say what a change does: access gained and lost, hosts that reload, objects changed.
 
-    OLD and NEW are inventory directories, git revisions (REV, for its directory inventory, or REV:path from the
-    top of the repository), or compile outputs. A directory wins over a revision of the same name.
+    OLD and NEW are inventory directories, git revisions (REV, for its directory inventory; REV:path, from the top
+    of the repository; REV: for the top itself), or compile outputs. A directory wins over a revision of the same name.
 
     Exit status: 0 no changes, 2 changes, 1 a side cannot be read.
     """
