@@ -149,14 +149,22 @@ class Policy:
 
 @dataclass(frozen=True)
 class AccessTest:
-    """A packet and the verdict it must get; `at` None is the moment of the run."""
+    """Packets and the verdict every one of them must get; `at` None is the moment of the run."""
 
     where: Where
     source: At[From]
-    address: Address
+    to: At[To]
     port: str
     expect: str
     at: int | None
+
+    @property
+    def destination(self) -> str:
+        """Return the written form of `to`: a resource, a prefix, or the one address of a prefix that has one."""
+        prefix = self.to.value.prefix
+        if prefix is None:
+            return f"resource:{self.to.value.resource}"
+        return str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)
 
 
 @dataclass(frozen=True)

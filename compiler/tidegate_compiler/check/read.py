@@ -275,14 +275,12 @@ def _tests(documents: Documents, problems: list[Diagnostic]) -> Iterator[AccessT
             where = Where(document.file, node.line, node.column)
             item = _Object(document.file, where, node.value, problems)
             source = item.one("from", fields.test_source)
-            address = item.one("to", fields.address)
+            to = item.one("to", fields.test_destination)
             port = item.one("port", fields.one_port)
             expect = item.one("expect", _action)
             at = item.one("at", fields.instant)
-            if source and address and port and expect and not item.broken:
-                yield AccessTest(
-                    where, source, address.value, port.value, expect.value, at.value if at else None
-                )
+            if source and to and port and expect and not item.broken:
+                yield AccessTest(where, source, to, port.value, expect.value, at.value if at else None)
 
 
 def missing_overlay(documents: Documents, files: Mapping[str, bytes]) -> list[Diagnostic]:
