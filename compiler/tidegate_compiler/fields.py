@@ -164,3 +164,16 @@ def destination(text: str) -> To:
     if "/" not in text or text.startswith("resource:"):
         raise FieldError("TG031", "write resource:NAME or a prefix such as 10.20.0.0/24")
     return To(prefix=network(text))
+
+
+def test_destination(text: str) -> To:
+    """Read an access test's `to`: an address is the prefix that holds it alone."""
+    if "/" in text or text.startswith(("resource:", "client:", "group:")) or text == ALL_CLIENTS:
+        return destination(text)
+    try:
+        found = address(text)
+    except FieldError as error:
+        raise FieldError(
+            error.code, "write resource:NAME, a prefix such as 10.20.5.0/28, or one address"
+        ) from None
+    return To(prefix=network(f"{found}/{found.max_prefixlen}"))

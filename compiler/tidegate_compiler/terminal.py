@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import click
@@ -45,3 +46,28 @@ def chosen_format(form: str | None, as_json: bool) -> str:
     if as_json and form not in (None, FORMAT_JSON):
         raise click.UsageError(f"--json is --format json; it cannot go with --format {form}")
     return FORMAT_JSON if as_json else form or "text"
+
+
+def is_terminal() -> bool:
+    """Tell whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def width() -> int:
+    """Return the terminal's width in columns."""
+    return shutil.get_terminal_size().columns
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with borders on a terminal, and tab-separated lines in a pipe."""
+    if not is_terminal():
+        say("\t".join(row) for row in (titles, *rows))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*titles)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)

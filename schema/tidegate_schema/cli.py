@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Prove that a compile output says what its inventory says.",
     ),
+    "access": ("tidegate_compiler.access.cli:access", "", "Say who reaches what."),
     "explain": (
         "tidegate_compiler.cli:explain",
         "",
