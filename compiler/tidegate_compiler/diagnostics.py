@@ -29,6 +29,27 @@ class Where:
         return f"{show_path(self.file)}:{self.line}:{self.column}"
 
 
+class Rough(Where):
+    """The place of an object, standing for that of a value in it; `told` learns the files of those that are printed.
+
+    The fast path of loading knows no better. Whoever needs the value's own place reads the file again, carefully.
+    """
+
+    told: set[str]
+
+    @classmethod
+    def of(cls, where: Where, told: set[str]) -> Rough:
+        """Return the rough place of every value of the object at `where`."""
+        place = cls(where.file, where.line, where.column)
+        object.__setattr__(place, "told", told)
+        return place
+
+    def __str__(self) -> str:
+        """Return `file:line:column` of the object, and remember that somebody asked."""
+        self.told.add(self.file)
+        return super().__str__()
+
+
 @dataclass(frozen=True, order=True)
 class Diagnostic:
     """One problem; sorts by place. `message` is one line and says how to mend it."""

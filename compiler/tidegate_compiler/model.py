@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Generic, TypeVar
 
@@ -57,7 +58,7 @@ class Gateway:
     networks: tuple[At[Network], ...]
     broken: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def network_set(self) -> frozenset[Network]:
         """Return the networks; gateways with equal sets are failover alternatives."""
         return frozenset(network.value for network in self.networks)
@@ -74,7 +75,7 @@ class Client:
     gateways: tuple[At[str], ...]
     broken: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def families(self) -> frozenset[int]:
         """Return the IP versions it has an address of."""
         return frozenset(address.value.version for address in self.addresses)
