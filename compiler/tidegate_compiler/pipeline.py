@@ -5,7 +5,9 @@ Everything between `read` and `write` is pure: the same bytes in, the same bytes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,30 @@ class Compiled:
     diagnostics: tuple[Diagnostic, ...]
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Spare Python's cycle collector a walk over millions of values that all stay, again and again as they grow."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def validate_files(
     content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, at: int | None = None
 ) -> Checked:
     """Judge an inventory given as {path: bytes}; see `check` for `at`."""
-    documents, problems = load(content)
-    return check(documents, [*(unreadable or []), *problems], content, at)
+    careful: frozenset[str] = frozenset()
+    with _without_collector():
+        while True:
+            documents, problems = load(content, careful)
+            checked = check(documents, [*(unreadable or []), *problems], content, at)
+            if not checked.rough:
+                return checked
+            careful |= checked.rough  # more files every time, so this ends
 
 
 def compile_files(
@@ -43,8 +63,9 @@ def compile_files(
     checked = validate_files(content, unreadable)
     if checked.inventory is None:
         return checked
-    fleet = resolve(checked.inventory)
-    rendered = render(fleet, files.digest(content))
+    with _without_collector():
+        fleet = resolve(checked.inventory)
+        rendered = render(fleet, files.digest(content))
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
 
 

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate_schema import __version__
 
@@ -45,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Prove that a compile output says what its inventory says.",
     ),
+    "access": ("tidegate_compiler.access.cli:access", "", "Say who reaches what."),
     "explain": (
         "tidegate_compiler.cli:explain",
         "",
@@ -79,6 +81,10 @@ class LazyGroup(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
+            if (
+                ctx.resilient_parsing
+            ):  # the Tab key: no completion rather than a message in the middle of a line
+                return None
             if error.name is None or error.name.startswith("tidegate_") or not extra:
                 raise
             raise Failure(
@@ -87,6 +93,15 @@ class LazyGroup(click.Group):
             ) from None
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands from the table, importing nothing, so that the Tab key answers at once."""
+        named = [
+            CompletionItem(name, help=text)
+            for name, (_, _, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""

@@ -413,18 +413,19 @@ class Pings:
 
     def __init__(self, host: Host, address: str = WEB4, interval: float = 0.02) -> None:
         self._interval = interval
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would stop a long stream
-        self._process = host.start(
-            *("ping", "-n", "-i", str(interval), "-W", "2", address),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-        )
-
-    def _read(self) -> str:
-        return os.pread(self._output.fileno(), 1 << 24, 0).decode()
+        descriptor, path = tempfile.mkstemp(prefix="pings-", dir=host.directory)
+        self._output = Path(path)  # a pipe that nobody reads would stop a long stream
+        try:
+            self._process = host.start(
+                *("ping", "-n", "-i", str(interval), "-W", "2", address),
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            os.close(descriptor)
 
     def _answered(self) -> set[int]:
-        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._read())}
+        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._output.read_text())}
 
     def end(self) -> tuple[int, int]:
         """Stop, and return how many were sent and how many were answered.
@@ -438,8 +439,9 @@ class Pings:
             until("one more ping is answered", lambda: self._answered() - before)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
-        match = re.search(r"(\d+) packets transmitted", self._read())
-        assert match, self._read()
+        output = self._output.read_text()
+        match = re.search(r"(\d+) packets transmitted", output)
+        assert match, output
         sent, answered = int(match[1]), self._answered()
         last = max(answered, default=0)
         if last and sent - last <= 1 / self._interval:

@@ -12,7 +12,7 @@ from tidegate_compiler.edit.allocate import allocate
 from tidegate_compiler.edit.change import Change, EditError, editor, finished, tree_of
 from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.edit.survey import KINDS, Survey, files_of
-from tidegate_compiler.edit.yamlwords import Fields
+from tidegate_compiler.edit.writing import Fields
 from tidegate_schema.names import is_name
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.yaml")

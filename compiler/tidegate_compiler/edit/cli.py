@@ -19,9 +19,10 @@ from tidegate_compiler.edit.change import Change, EditError, diff, new_errors
 from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.edit.form import form
 from tidegate_compiler.edit.survey import KINDS, Survey, survey
-from tidegate_compiler.edit.yamlwords import Fields
+from tidegate_compiler.edit.writing import Fields
 from tidegate_compiler.load import load
 from tidegate_compiler.model import Network
+from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import Failure
 
@@ -91,7 +92,6 @@ _inventory = click.option(
     help="The inventory; default: the current directory if it has an overlay.yaml, else ./inventory.",
 )
 _dry_run = click.option("--dry-run", is_flag=True, help="Write nothing; print the change as a unified diff.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _file = click.option(
     "--file", metavar="FILE", help="Where to write it: KIND/FILE.yaml; default: where its neighbours are."
 )
@@ -337,7 +337,7 @@ def add_policy(
     "--expect deny --file tests/operations.yaml",
 )
 @click.option("--from", "source", metavar="WHO", required=True, callback=_reads(fields.test_source))
-@click.option("--to", "destination", metavar="ADDRESS", required=True, callback=_reads(fields.address))
+@click.option("--to", "destination", metavar="WHERE", required=True, callback=_reads(fields.test_destination))
 @click.option("--port", metavar="PROTO/PORT", required=True, callback=_reads(fields.one_port))
 @click.option("--expect", type=click.Choice(["allow", "deny"]), required=True)
 @click.option("--at", metavar="TIME", callback=_reads(fields.instant), help="The packet's moment, UTC.")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate_compiler.edit.spans import LIST, MAPPING, Span, spans
-from tidegate_compiler.edit.yamlwords import Fields, in_block, in_flow, style_of, word
+from tidegate_compiler.edit.writing import Fields, in_block, in_flow, style_of, word
 from tidegate_compiler.yamltree import parse, plain
 
 Path = tuple[str | int, ...]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.edit.spans import LIST, SCALAR, Span, spans
-from tidegate_compiler.edit.yamlwords import quoted, word
+from tidegate_compiler.edit.writing import quoted, word
 from tidegate_compiler.yamltree import core_schema, parse, plain
 
 _STEP = 2

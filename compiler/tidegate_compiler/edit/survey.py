@@ -119,12 +119,13 @@ def references(files: Mapping[str, bytes], kind: str, name: str) -> Iterator[Ref
             yield from _in_lists(files, "group", "members", name)
             yield from _in_windows(files, name)
             yield from _in_lists(files, "policy", "from", f"client:{name}")
-            yield from _in_tests(files, f"client:{name}")
+            yield from _in_tests(files, "from", f"client:{name}")
         case "group":
             yield from _in_lists(files, "policy", "from", f"group:{name}")
-            yield from _in_tests(files, f"group:{name}")
+            yield from _in_tests(files, "from", f"group:{name}")
         case "resource":
             yield from _in_lists(files, "policy", "to", f"resource:{name}")
+            yield from _in_tests(files, "to", f"resource:{name}")
         case _:
             return
 
@@ -164,11 +165,11 @@ def _in_windows(files: Mapping[str, bytes], name: str) -> Iterator[Reference]:
                     yield Reference("group", owner, file, (owner, field, name), where, len(windows))
 
 
-def _in_tests(files: Mapping[str, bytes], source: str) -> Iterator[Reference]:
-    for file in _holding(files, "test", source):
+def _in_tests(files: Mapping[str, bytes], field: str, word: str) -> Iterator[Reference]:
+    for file in _holding(files, "test", word):
         tree = tree_of(files, file)
         for index, node in enumerate(tree.value if tree is not None and isinstance(tree.value, list) else ()):
-            member = node.value.get("from") if isinstance(node.value, dict) else None
-            if member is not None and member.node.value == source:
+            member = node.value.get(field) if isinstance(node.value, dict) else None
+            if member is not None and member.node.value == word:
                 where = Where(file, node.line, node.column)
                 yield Reference("test", f"{file}:{node.line}", file, (index,), where, 0)

@@ -17,7 +17,7 @@ from tidegate_compiler import fields
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.edit.allocate import cover
 from tidegate_compiler.edit.wgread import Config, NotConfigError, Section, Value, read
-from tidegate_compiler.edit.yamlwords import Fields, Style, in_block, word
+from tidegate_compiler.edit.writing import Fields, Style, in_block, word
 from tidegate_compiler.model import Network
 from tidegate_compiler.networks import contains, intersect
 from tidegate_schema.names import is_name

@@ -18,7 +18,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
 def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield f"{document['old']['name']} -> {document['new']['name']}: {summary(document)}"
     for limit in document["limits"]:
-        yield f"limit {limit['name']} exceeded: {limit['message']}"
+        yield f"limit {limit['name']} exceeded: {limit['message']}; publish needs --allow {limit['name']}"
     for kind, sign in (("gained", "+"), ("lost", "-")):
         if document["access"][kind]:
             yield ""

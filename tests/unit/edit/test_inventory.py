@@ -236,6 +236,15 @@ def test_a_cascade_goes_on_to_the_end() -> None:
     ]
 
 
+def test_a_test_about_a_resource_goes_with_it() -> None:
+    resource = {"web": {"addresses": ["10.20.0.80/32"], "ports": ["icmp"]}}
+    ask = {"from": "client:alice", "port": "icmp", "expect": "deny"}
+    files = inventory(resources=resource, tests=[{**ask, "to": "resource:web"}, {**ask, "to": "10.20.0.1"}])
+    removal = remove(files, survey(files, validate_files(files)), "resource", "web", False)
+    assert json.loads(removal.change.after["tests/all.yaml"]) == [{**ask, "to": "10.20.0.1"}]
+    assert removal.losses[1].text == "the test about resource web"
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "widens"),
     [
