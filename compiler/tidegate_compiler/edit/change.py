@@ -11,8 +11,8 @@ from typing import Any
 
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import Diagnostic, Where, show_path
-from tidegate_compiler.edit.editor import Editor, LayoutError
-from tidegate_compiler.yamltree import Node, parse
+from tidegate_compiler.edit.editor import Editor, FlawedError, LayoutError
+from tidegate_compiler.yamltree import Flaw, Node, parse
 
 _PLACE = re.compile(r":[0-9]+:[0-9]+")
 
@@ -47,15 +47,20 @@ def tree_of(files: Mapping[str, bytes], file: str) -> Node | None:
     """Return a file's values with their places, None for one without any; EditError when it is not sound YAML."""
     tree, flaws = parse(text_of(files, file))
     if flaws:
-        where = Where(file, flaws[0].line, flaws[0].column)
-        raise EditError(f"{where}: {flaws[0].message}; mend the file first")
+        raise _flawed(file, flaws[0])
     return tree
+
+
+def _flawed(file: str, flaw: Flaw) -> EditError:
+    return EditError(f"{Where(file, flaw.line, flaw.column)}: {flaw.message}; mend the file first")
 
 
 def editor(files: Mapping[str, bytes], file: str) -> Editor:
     """Open a file for editing."""
-    tree_of(files, file)
-    return Editor(text_of(files, file))
+    try:
+        return Editor(text_of(files, file))
+    except FlawedError as error:
+        raise _flawed(file, error.flaw) from None
 
 
 def finished(file: str, edited: Editor) -> bytes | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate_compiler.edit.spans import LIST, MAPPING, Span, spans
 from tidegate_compiler.edit.writing import Fields, in_block, in_flow, style_of, word
-from tidegate_compiler.yamltree import parse, plain
+from tidegate_compiler.yamltree import Flaw, parse, plain
 
 Path = tuple[str | int, ...]
 
@@ -28,17 +28,25 @@ class LayoutError(Exception):
     """The file is laid out in a way that cannot be edited safely; one line that says what to do."""
 
 
+class FlawedError(ValueError):
+    """The text is no sound YAML: its first flaw."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        super().__init__(flaw.message)
+        self.flaw = flaw
+
+
 class Editor:
-    """A flawless YAML text under edit."""
+    """A YAML text under edit. FlawedError when it is not sound to begin with."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._eol = "\r\n" if "\r\n" in text else "\n"
-        self._root = spans(text).root
         tree, flaws = parse(text)
         if flaws:
-            raise LayoutError("the file has errors of its own; mend them first")
+            raise FlawedError(flaws[0])
         self._values: Any = None if tree is None else plain(tree)
+        self._root = spans(text).root
         self._stale = False
 
     def finish(self) -> str:
