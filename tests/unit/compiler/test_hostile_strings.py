@@ -322,8 +322,8 @@ def drive(tmp: Path, place: Place, text: str, glue: str = "alone", plain: bool =
         assert hidden(printed.replace("\t", "") if command == "access" else printed) == [], command
         assert "Traceback" not in printed, command
         assert len(printed) < 400_000, command
-        assert "##[" not in printed, command
-        assert "##vso[" not in printed, command
+        if command != "junit":  # a file, and nobody's log
+            assert re.search(r"##(vso)?\[", printed) is None, command
     assert time.process_time() - began < SECONDS
     if out.exists():
         judge_bundles(raw, out)
