@@ -70,11 +70,9 @@ def _files(
         release = open_envelope(_read(place / ENVELOPE_FILE, ENVELOPE_MAX_BYTES), [signer.public_key])
         required, allowed = FILES[kind]
         names = set(release.files)
-        if (release.fleet, release.kind, release.host) != (
-            fleet,
-            kind,
-            host,
-        ) or not required <= names <= allowed:
+        if (release.fleet, release.kind, release.host) != (fleet, kind, host):
+            return None
+        if not required <= names <= allowed:
             return None
         files = {name: _read(place / name, FILE_MAX_BYTES[name]) for name in sorted(names)}
         if {name: FileEntry.of(data) for name, data in files.items()} != dict(release.files):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tidegate_compiler.model import ALL_CLIENTS, Inventory, Resource
 from tidegate_compiler.networks import intersect
 from tidegate_compiler.plan.access import products
-from tidegate_compiler.plan.regions import Box, Interval, ports_box
+from tidegate_compiler.plan.regions import Box, Interval, Spans, ports_box
 from tidegate_compiler.reach import ALWAYS, Piece, Reach, everything, meet, overlap, span, subtract
 from tidegate_schema.ports import parse_ports
 
@@ -163,8 +163,10 @@ class _Cells:
             return ()
         families = {}
         for family in dict.fromkeys(piece.family for piece in pieces):
-            taken = [box for version, box in self._taken if version == family]
-            families[family] = subtract([p.box for p in pieces if p.family == family], taken)
+            own = [piece.box for piece in pieces if piece.family == family]
+            near = Spans(box[0] for box in own)
+            taken = [box for version, box in self._taken if version == family and near.meet(box[0])]
+            families[family] = subtract(own, taken)
         return _entries({family: boxes for family, boxes in families.items() if boxes}, pieces)
 
     def _cell(self, name: str, pieces: _Pieces) -> Cell:

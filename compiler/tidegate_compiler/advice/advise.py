@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from tidegate_compiler.advice import changes
@@ -57,7 +58,13 @@ def advise(inventory: Inventory, asked: Packet, port: str, judgement: Judgement,
         for found in lacking[:MOST_NEAR]
     )
     route = _no_route(inventory, asked, place) if judgement.reason == NO_ROUTE else None
-    sufficient = _sufficient(inventory, asked, port, (denied_by, lacking), route is None, place)
+    # Who lacks more than one thing lacks something after any one change, too; a deny may come to match by it.
+    relevant = {
+        found.policy.name for found in fits if len(found.missing) <= 1 or found.policy.action == "deny"
+    }
+    small = changes.cut(inventory, asked.client, relevant)
+    own = partial(changes.new_policy, asked=asked, port=port, taken=inventory.policies)
+    sufficient = _sufficient(small, asked, port, (denied_by, lacking), route is None, place, own)
     return Advice(
         denied_by, allowed_by, tuple(near), len(lacking), route, tuple(islice(sufficient, MOST_CHANGES))
     )
@@ -76,6 +83,7 @@ def _sufficient(
     fits: tuple[tuple[Policy, ...], list[Fit]],
     routed: bool,
     place: Place,
+    new_policy: Callable[[Inventory], Change],
 ) -> Iterator[Change]:
     """Yield changes after which the packet is allowed: first what must be in any case, then the smallest that allows
     it, and a policy of its own last.
@@ -96,7 +104,7 @@ def _sufficient(
             for found in lacking[:MOST_NEAR]
             for change in changes.nearest(before.after, found, asked, port, place)
         )
-        own = changes.new_policy(before.after, asked, port)
+        own = new_policy(before.after)
         for change in (
             *islice(_proven(islice(tries, _MOST_TRIED), asked), MOST_CHANGES - 1),
             *_proven([own], asked),

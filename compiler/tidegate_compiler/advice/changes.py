@@ -1,12 +1,12 @@
 """Changes of an inventory that would allow a packet: each an edit in words, and the inventory as it would be.
 
-`proven` compiles the changed inventory, cut down to what this packet can meet, and asks the one verdict.
+They are made of an inventory that is cut to what this packet can meet; `proven` compiles it, and asks the one verdict.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -32,17 +32,25 @@ class Change:
     yaml: str | None = None
 
 
-def proven(change: Change, asked: Packet) -> bool:
-    """Tell whether the changed inventory allows the packet; only its client and that client's gateways are compiled."""
-    after = change.after
-    client = after.clients[asked.client]
-    mine = replace(
-        after,
-        clients={client.name: client},
-        gateways={at.value: after.gateways[at.value] for at in client.gateways},
+def cut(inventory: Inventory, client: str, policies: Collection[str]) -> Inventory:
+    """Return an inventory of one client, its memberships, and some policies, so that compiling it costs little."""
+    return replace(
+        inventory,
+        clients={client: inventory.clients[client]},
+        groups={
+            name: replace(group, members=tuple(at for at in group.members if at.value == client))
+            for name, group in inventory.groups.items()
+        },
+        policies={name: policy for name, policy in inventory.policies.items() if name in policies},
         has_policy=True,
     )
-    return judge(court(resolve(mine)), asked).allow
+
+
+def proven(change: Change, asked: Packet) -> bool:
+    """Tell whether the changed inventory allows the packet; of the gateways, only the client's are compiled."""
+    after = change.after
+    used = {at.value: after.gateways[at.value] for at in after.clients[asked.client].gateways}
+    return judge(court(resolve(replace(after, gateways=used))), asked).allow
 
 
 def without(inventory: Inventory, policies: set[str]) -> Inventory:
@@ -164,12 +172,10 @@ def single(asked: Packet) -> Network:
     return ipaddress.ip_network(asked.address)
 
 
-def new_policy(inventory: Inventory, asked: Packet, port: str) -> Change:
-    """Return the policy that allows this packet and nothing else."""
+def new_policy(inventory: Inventory, asked: Packet, port: str, taken: Collection[str]) -> Change:
+    """Return the policy that allows this packet and nothing else, by a name that is not taken."""
     base = f"{asked.client}-{port.replace('/', '-')}"[: _NAME_CHARS - 4].rstrip("-")
-    name = next(
-        one for one in (base, *(f"{base}-{n}" for n in range(2, 1000))) if one not in inventory.policies
-    )
+    name = next(one for one in (base, *(f"{base}-{n}" for n in range(2, 1000))) if one not in taken)
     alone, where = single(asked), Where("policies/")
     policy = Policy(
         name,

@@ -408,6 +408,24 @@ def test_many_clients_become_a_row_for_each_kind_and_too_many_a_refusal(
     assert run(["access", str(tmp_path), "--format", "svg", "--resource", "r1"]) == 0
 
 
+@pytest.mark.parametrize(
+    "value", ["</text><script>", "a\x00\x1b[2J", "\u202e\ud800\uffff", "\"' onload='x", "&amp;]]>"]
+)
+def test_hostile_text_anywhere_in_the_document_stays_text(value: str) -> None:
+    def poison(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: poison(below) for name, below in node.items()}
+        if isinstance(node, list):
+            return [poison(below) for below in node]
+        words = ("full", "partial", "none", "ports", "time")
+        return value if isinstance(node, str) and node not in words and "/" not in node else node
+
+    drawn = picture.svg(poison(told(fleet(3, 2))))
+    assert drawn.isascii()
+    assert "<script" not in drawn
+    assert all(re.fullmatch(r"[ -~\n]*", tip) for tip in tips(drawn))
+
+
 def test_a_hostile_file_name_stays_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path, data in fleet(2, 1).items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
