@@ -215,7 +215,7 @@ def _node_of(event: Any) -> Node:
     elif isinstance(event, SequenceStartEvent):
         value = []
     elif isinstance(event, ScalarEvent):
-        value = _core_schema(event.value) if event.implicit[0] else event.value
+        value = core_schema(event.value) if event.implicit[0] else event.value
     else:
         value = None
     return Node(value, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -232,7 +232,7 @@ _WORDS: dict[str, Scalar] = {
 }
 
 
-def _core_schema(text: str) -> Scalar:
+def core_schema(text: str) -> Scalar:
     """Resolve a plain scalar: https://yaml.org/spec/1.2.2/#103-core-schema."""
     if text in _WORDS:
         return _WORDS[text]

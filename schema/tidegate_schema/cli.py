@@ -33,6 +33,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     # name: (module:attribute, the extra that installs what it needs, one-line help)
     "init": ("tidegate_compiler.cli:init", "", "Scaffold a small inventory to start from."),
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
+    "inventory": (
+        "tidegate_compiler.edit.cli:inventory",
+        "",
+        "Edit an inventory in place: add, remove, fmt, import.",
+    ),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "plan": ("tidegate_compiler.plan.cli:plan", "", "Say what a change does for whom."),
     "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
