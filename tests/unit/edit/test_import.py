@@ -221,7 +221,11 @@ def test_any_text_is_taken_without_a_traceback(lines: list[str]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=70), min_size=1, max_size=6)
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=70),
+        min_size=1,
+        max_size=6,
+    )
 )
 def test_names_are_legal_and_unique(labels: list[str]) -> None:
     peers = "".join(
@@ -275,6 +279,11 @@ def test_an_inventory_is_never_overwritten(desk: Path, capsys: pytest.CaptureFix
     (desk / "link").symlink_to(desk / "made")
     assert run(["inventory", "import", "wg0.conf", "--into", "link"]) == 1
     assert (desk / "made/overlay.yaml").read_text() == "mine"
+    (desk / "empty").mkdir()
+    (desk / "link").unlink()
+    (desk / "link").symlink_to("empty")
+    assert run(["inventory", "import", "wg0.conf", "--into", "link"]) == 1
+    assert list((desk / "empty").iterdir()) == []
 
 
 def test_hostile_files_are_one_line_each(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -312,6 +312,14 @@ def test_errors_are_known_again_where_they_have_moved_to() -> None:
     assert [d.code for d in new_errors(before, twice)] == ["TG047"]
 
 
+def test_one_more_of_the_same_error_is_a_new_one() -> None:
+    ask = {"from": "group:nobody", "port": "icmp", "expect": "deny"}
+    first = {**ask, "to": "10.20.0.1"}
+    before = validate_files(inventory(tests=[first]))
+    after = validate_files(inventory(tests=[first, {**ask, "to": "10.20.0.2"}]))
+    assert [d.code for d in new_errors(before, after)] == ["TG030"]
+
+
 @pytest.mark.parametrize(
     "text", [b"a: &x b\n", b"a: [", b"\xff", b"a: b\n---\nc: d\n", b"- a\n", b"a: 1\x00\n", b"5"]
 )

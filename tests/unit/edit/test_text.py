@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tidegate_compiler.edit import form as formatting
 from tidegate_compiler.edit.editor import Editor, LayoutError
 from tidegate_compiler.edit.form import form
 from tidegate_compiler.edit.yamlwords import is_plain
@@ -280,3 +282,12 @@ def test_a_wrong_edit_is_never_handed_out() -> None:
     work.text = work.text.replace("z", "w")
     with pytest.raises(LayoutError, match="by hand"):
         work.finish()
+
+
+@pytest.mark.parametrize("broken", [lambda _: '"w"', lambda text: f'"{text}" # more'])
+def test_fmt_hands_out_nothing_that_means_something_else(
+    broken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formatting, "quoted", broken)
+    with pytest.raises(LayoutError, match="by hand"):
+        form("a: 'x'\n")
