@@ -80,7 +80,7 @@ def has_errors(diagnostics: Iterable[Diagnostic], strict: bool = False) -> bool:
 def show(value: Any) -> str:
     """Return a value as quoted, printable ASCII of bounded length."""
     if isinstance(value, str):
-        return _no_command(ascii(value[:LONGEST_SHOWN])) + ("..." if len(value) > LONGEST_SHOWN else "")
+        return harmless(ascii(value[:LONGEST_SHOWN])) + ("..." if len(value) > LONGEST_SHOWN else "")
     if value is None or isinstance(value, bool | int | float):
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
@@ -89,14 +89,15 @@ def show(value: Any) -> str:
 
 def show_path(path: str) -> str:
     """Return a file's path printable: letters of any script stay, controls and undecodable bytes do not."""
-    return _no_command(
+    return harmless(
         "".join(
             char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
         )
     )
 
 
-def _no_command(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return a text in which no CI service finds a command for itself."""
     return LOG_COMMAND.sub(r"#\\x23", text)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tidegate_compiler.accesstests import Report
 from tidegate_compiler.codes import CODES
-from tidegate_compiler.diagnostics import Diagnostic, show_path
+from tidegate_compiler.diagnostics import LOG_COMMAND, Diagnostic, show_path
 from tidegate_compiler.judge import Judgement, Packet, why
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.publish import Row
@@ -19,8 +19,8 @@ from tidegate_compiler.verify import Difference
 
 
 def to_json(value: Any) -> str:
-    """Return indented JSON in ASCII, so that a terminal shows it harmlessly."""
-    return json.dumps(value, indent=2, sort_keys=True)
+    """Return indented JSON in ASCII, so that a terminal shows it and a CI service logs it harmlessly."""
+    return LOG_COMMAND.sub(r"#\\u0023", json.dumps(value, indent=2, sort_keys=True))
 
 
 def diagnostic_lines(diagnostics: Iterable[Diagnostic], root: str) -> list[str]:

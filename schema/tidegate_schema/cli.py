@@ -81,9 +81,7 @@ class LazyGroup(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
-            if (
-                ctx.resilient_parsing
-            ):  # the Tab key: no completion rather than a message in the middle of a line
+            if ctx.resilient_parsing:  # the Tab key: nothing, rather than a message in the middle of a line
                 return None
             if error.name is None or error.name.startswith("tidegate_") or not extra:
                 raise

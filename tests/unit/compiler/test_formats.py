@@ -26,6 +26,7 @@ from tidegate_compiler.diagnostics import Diagnostic, Where, show, show_path
 from tidegate_compiler.formats import github, sarif, text
 from tidegate_compiler.formats.excerpt import WIDTH, excerpt
 from tidegate_compiler.formats.sources import Sources, repository_path
+from tidegate_compiler.report import to_json
 from tidegate_schema.cli import EXIT_USAGE, run
 
 BAD = compilerkit.ROOT / "tests" / "inventories" / "bad"
@@ -286,6 +287,9 @@ def test_shown_values_are_no_commands_of_a_log() -> None:
     assert show("##[error]x") == r"'#\x23[error]x'"
     assert show_path("##vso[task.x]") == r"#\x23vso[task.x]"
     assert show("## heading [x]") == "'## heading [x]'"
+    told = to_json({"file": "##[error]x"})
+    assert "##[" not in told
+    assert json.loads(told) == {"file": "##[error]x"}
 
 
 @given(st.text(st.sampled_from("%0AD253C:,\r\n xyz")), st.text(min_size=1))
