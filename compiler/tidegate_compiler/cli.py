@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,7 +31,8 @@ from tidegate_compiler.advice.advise import advise
 from tidegate_compiler.diagnostics import did_you_mean, has_errors, show, show_path
 from tidegate_compiler.formats import github, sarif, text
 from tidegate_compiler.formats.sources import Sources, repository_path
-from tidegate_compiler.judge import court, judge, packet
+from tidegate_compiler.judge import Judgement, Packet, court, judge, packet
+from tidegate_compiler.model import Inventory
 from tidegate_compiler.options import at_option as _at
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
@@ -220,10 +222,21 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
     told = report.explanation(
         asked, port, judgement, over.clients[client], compiled.inventory, str(inventory)
     )
-    place = advice.places(str(inventory))
-    told |= advice.document(advise(compiled.inventory, asked, port, judgement, place), str(inventory))
+    told |= _advice(inventory, compiled.inventory, asked, port, judgement)
     _print([report.to_json(told)] if as_json else [*report.explanation_lines(told), *advice.lines(told)])
     return OK if judgement.allow else DENIED
+
+
+def _advice(root: Path, known: Inventory, asked: Packet, port: str, judgement: Judgement) -> dict[str, Any]:
+    """Return the advice on a packet, every place exact: the few files it speaks of are read again, carefully."""
+    exact: frozenset[str] = frozenset()
+    while True:
+        places = advice.Places(str(root))
+        told = advice.document(advise(known, asked, port, judgement, places), places)
+        if places.rough <= exact:
+            return told
+        exact |= places.rough
+        known = pipeline.validate(root, careful=exact).inventory or known
 
 
 @click.command(

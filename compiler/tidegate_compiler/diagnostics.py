@@ -15,6 +15,7 @@ from typing import Any
 from tidegate_compiler.codes import CODES, ERROR
 
 LONGEST_SHOWN = 60
+BAD_KEY, KEY_SHOWN = "TG020", 6
 # CI services read commands anywhere in a line of a log: ##[add-mask]x (GitHub), ##vso[task.setvariable]x (Azure).
 LOG_COMMAND = re.compile(r"##(?=[A-Za-z]*\[)")
 
@@ -85,6 +86,13 @@ def show(value: Any) -> str:
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
     return "a mapping" if isinstance(value, dict) else "a list"
+
+
+def show_refused(code: str, text: str) -> str:
+    """Return a value that was refused, as `show` does. Of a bad key only the beginning: it may be a private one,
+    and reports end up in logs.
+    """
+    return show(text[:KEY_SHOWN] if code == BAD_KEY else text)
 
 
 def show_path(path: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
-from tidegate_compiler.output import refuse
+from tidegate_compiler.output import OutputError, read_bounded, refuse
 from tidegate_schema.names import is_name
 from tidegate_schema.release import (
     DIGEST_PATTERN,
@@ -67,29 +67,20 @@ def _files(
         if not DIGEST_PATTERN.fullmatch(digest):
             return None
         place = folder / RELEASES / digest
-        release = open_envelope(_read(place / ENVELOPE_FILE, ENVELOPE_MAX_BYTES), [signer.public_key])
+        release = open_envelope(read_bounded(place / ENVELOPE_FILE, ENVELOPE_MAX_BYTES), [signer.public_key])
         required, allowed = FILES[kind]
         names = set(release.files)
         if (release.fleet, release.kind, release.host) != (fleet, kind, host):
             return None
         if not required <= names <= allowed:
             return None
-        files = {name: _read(place / name, FILE_MAX_BYTES[name]) for name in sorted(names)}
+        files = {name: read_bounded(place / name, FILE_MAX_BYTES[name]) for name in sorted(names)}
         if {name: FileEntry.of(data) for name, data in files.items()} != dict(release.files):
             return None
         if files_digest(release.files) != digest:
             return None
         for name, data in files.items():
             refuse(name, data)
-    except (OSError, ReleaseError, ValueError):
+    except (OSError, OutputError, ReleaseError, ValueError):
         return None
     return files
-
-
-def _read(path: Path, limit: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"larger than {limit} bytes")
-    return data

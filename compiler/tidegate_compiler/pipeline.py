@@ -6,7 +6,7 @@ Everything between `read` and `write` is pure: the same bytes in, the same bytes
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +43,25 @@ def _without_collector() -> Iterator[None]:
 
 
 def validate_files(
-    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, at: int | None = None
+    content: Mapping[str, bytes],
+    unreadable: list[Diagnostic] | None = None,
+    at: int | None = None,
+    careful: Collection[str] = (),
 ) -> Checked:
-    """Judge an inventory given as {path: bytes}; see `check` for `at`."""
-    careful: frozenset[str] = frozenset()
+    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful`."""
     with _without_collector():
+        documents, problems = load(content, careful)
         while True:
-            documents, problems = load(content, careful)
             checked = check(documents, [*(unreadable or []), *problems], content, at)
             if not checked.rough:
                 return checked
-            careful |= checked.rough  # more files every time, so this ends
+            again, more = load({file: content[file] for file in checked.rough}, checked.rough)
+            exact = {document.file: document for document in again}
+            # Each round leaves fewer documents that were read the fast way, so this ends.
+            documents = tuple(
+                exact.get(d.file, d) for d in documents if d.file in exact or d.file not in checked.rough
+            )
+            problems = [*problems, *more]
 
 
 def compile_files(
@@ -69,10 +77,10 @@ def compile_files(
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
 
 
-def validate(root: Path, at: int | None = None) -> Checked:
+def validate(root: Path, at: int | None = None, careful: Collection[str] = ()) -> Checked:
     """Judge an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return validate_files(content, unreadable, at)
+    return validate_files(content, unreadable, at, careful)
 
 
 def compile_inventory(root: Path) -> Compiled | Checked:

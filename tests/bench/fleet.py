@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
+from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
@@ -92,5 +93,5 @@ def generate(root: Path, clients: int, seed: int = 1) -> None:
     )
 
 
-def _write(path: Path, lines: object) -> None:
-    path.write_text("".join(lines))  # type: ignore[call-overload]
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(lines))

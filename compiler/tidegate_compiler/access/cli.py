@@ -15,7 +15,7 @@ from tidegate_compiler.access.words import SHOWN
 from tidegate_compiler.diagnostics import did_you_mean, show
 from tidegate_compiler.options import at_option, compiled, json_option
 from tidegate_compiler.reach import Reach
-from tidegate_compiler.terminal import is_terminal, print_table, say, width
+from tidegate_compiler.terminal import chosen_format, is_terminal, print_table, say, width
 from tidegate_schema.cli import Failure
 
 OK = 0
@@ -30,16 +30,14 @@ OK = 0
 @click.option(
     "--resource", "resources", metavar="NAME", multiple=True, help="Only this one; may be repeated."
 )
-@click.option(
-    "--format", "form", type=click.Choice(["table", "json", "svg"]), default="table", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(["table", "json", "svg"]), help="table is the default.")
 @at_option
 @json_option
 def access(
     inventory: Path,
     clients: tuple[str, ...],
     resources: tuple[str, ...],
-    form: str,
+    form: str | None,
     at: int | None,
     as_json: bool,
 ) -> int:
@@ -48,12 +46,13 @@ def access(
     Without --at it is told for all time, and access that begins or ends is told with its times. In a pipe, and
     where a matrix does not fit the terminal, the table has a line for every piece of access.
     """
+    form = chosen_format(form, as_json)
     made = compiled(inventory)
     _known("client", clients, made.inventory.clients)
     _known("resource", resources, made.inventory.resources)
     found = survey(made.inventory, Reach(made.fleet), at, clients, resources)
     told = document(found, str(inventory))
-    if as_json or form == "json":
+    if form == "json":
         say([reports.to_json(told)])
     elif form == "svg":
         try:

@@ -54,7 +54,7 @@ def advise(inventory: Inventory, asked: Packet, port: str, judgement: Judgement,
     lacking = [found for found in fits if found.policy.action == "allow" and len(found.missing) == 1]
     lacking.sort(key=lambda found: _rank(found, asked))
     near = (
-        Near(found.policy, found.missing[0], told(inventory, found, asked, place).message)
+        Near(found.policy, found.missing[0], told(inventory, found, asked, place))
         for found in lacking[:MOST_NEAR]
     )
     route = _no_route(inventory, asked, place) if judgement.reason == NO_ROUTE else None

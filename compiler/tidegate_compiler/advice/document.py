@@ -6,43 +6,53 @@ from collections.abc import Iterator
 from typing import Any
 
 from tidegate_compiler.advice.advise import Advice
-from tidegate_compiler.advice.near import Place
-from tidegate_compiler.diagnostics import Where, show_path
+from tidegate_compiler.diagnostics import Rough, Where, show_path
 from tidegate_compiler.model import Policy
 
 
-def places(root: str) -> Place:
-    """Return what says places in an inventory that the command line named `root`."""
-    prefix = show_path(root.rstrip("/")) + "/"
-    return lambda where: f"{prefix}{show_path(where.file)}:{where.line}"
+class Places:
+    """Says places in an inventory that the command line named `root`.
+
+    `rough` are the files of those said that are not exact, since their file was read the fast way.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._prefix = show_path(root.rstrip("/")) + "/"
+        self.rough: set[str] = set()
+
+    def __call__(self, where: Where) -> str:
+        """Return `file:line`."""
+        return "{file}:{line}".format(**self.members(where))
+
+    def members(self, where: Where | None) -> dict[str, Any]:
+        """Return the same as members of a document."""
+        if where is None:
+            return {"file": None, "line": None}
+        if isinstance(where, Rough):
+            self.rough.add(where.file)
+        return {"file": self._prefix + show_path(where.file), "line": where.line}
 
 
-def document(advice: Advice, root: str) -> dict[str, Any]:
+def document(advice: Advice, places: Places) -> dict[str, Any]:
     """Return the members that `explain --json` has about what would have allowed the packet."""
     return {
-        "denied_by": [_named(policy, root) for policy in advice.denied_by],
-        "otherwise_allowed_by": [_named(policy, root) for policy in advice.allowed_by],
+        "denied_by": [_named(policy, places) for policy in advice.denied_by],
+        "otherwise_allowed_by": [_named(policy, places) for policy in advice.allowed_by],
         "no_route": advice.route,
         "near": [
-            {**_named(near.policy, root), "missing": near.missing, "message": near.message}
+            {**_named(near.policy, places), "missing": near.missing, "message": near.message}
             for near in advice.near
         ],
         "near_total": advice.near_total,
         "changes": [
-            {"change": change.text, **_place(change.where, root), "yaml": change.yaml}
+            {"change": change.text, **places.members(change.where), "yaml": change.yaml}
             for change in advice.changes
         ],
     }
 
 
-def _named(policy: Policy, root: str) -> dict[str, Any]:
-    return {"policy": policy.name, **_place(policy.where, root)}
-
-
-def _place(where: Where | None, root: str) -> dict[str, Any]:
-    if where is None:
-        return {"file": None, "line": None}
-    return {"file": f"{show_path(root.rstrip('/'))}/{show_path(where.file)}", "line": where.line}
+def _named(policy: Policy, places: Places) -> dict[str, Any]:
+    return {"policy": policy.name, **places.members(policy.where)}
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:

@@ -105,15 +105,7 @@ def _target(inventory: Inventory, policy: Policy, to: At[To], family: int) -> Ta
     return Target(resource.name, prefixes, merge(both_ports(own, served, family)))
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a policy lacks, in one line, and the places it speaks of."""
-
-    message: str
-    where: Where
-
-
-def told(inventory: Inventory, found: Fit, asked: Packet, place: Place) -> Told:
+def told(inventory: Inventory, found: Fit, asked: Packet, place: Place) -> str:
     """Return what the one missing thing is, in words."""
     policy = found.policy
     match found.missing[0]:
@@ -122,20 +114,18 @@ def told(inventory: Inventory, found: Fit, asked: Packet, place: Place) -> Told:
         case "port":
             here = [target for target in found.targets if target.holds(asked)]
             ports = dict.fromkeys(_written(one, asked) for target in here for one in target.ports)
-            return Told(f"it allows {_some(ports) or 'no port'} there", policy.where)
+            return f"it allows {_some(ports) or 'no port'} there"
         case "client":
-            return Told(
-                f"the client is not in its 'from': {_some(_sources(inventory, policy, place))}", policy.where
-            )
+            return f"the client is not in its 'from': {_some(_sources(inventory, policy, place))}"
         case "family":
             other = 4 if asked.address.version == 6 else 6
-            return Told(f"it names only IPv{other} destinations", policy.where)
+            return f"it names only IPv{other} destinations"
         case _:
             prefixes = _nearest(found, asked)
-            return Told(f"the destination is not in its 'to': {_some(map(str, prefixes))}", policy.where)
+            return f"the destination is not in its 'to': {_some(map(str, prefixes))}"
 
 
-def _time(inventory: Inventory, policy: Policy, asked: Packet, place: Place) -> Told:
+def _time(inventory: Inventory, policy: Policy, asked: Packet, place: Place) -> str:
     ways = list(windows(inventory, policy, asked.client))
     over = [(w.expires, at) for w, at in ways if w.expires is not None and w.expires <= asked.at]
     to_come = [(w.not_before, at) for w, at in ways if w.not_before is not None and w.not_before > asked.at]
@@ -144,10 +134,9 @@ def _time(inventory: Inventory, policy: Policy, asked: Packet, place: Place) -> 
     verb = "ended" if over else "begins"
     own = policy.expires if over else policy.not_before
     if own is not None and own.value == second:
-        return Told(f"it {verb} at {format_instant(second)}", own.where)
+        return f"it {verb} at {format_instant(second)}"
     where = limit.where if limit is not None else policy.where
-    what = f"the client's membership ({place(where)})"
-    return Told(f"{what} {verb} at {format_instant(second)}", where)
+    return f"the client's membership ({place(where)}) {verb} at {format_instant(second)}"
 
 
 def _sources(inventory: Inventory, policy: Policy, place: Place) -> Iterator[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from tidegate_compiler import fields
-from tidegate_compiler.diagnostics import Diagnostic, Rough, Where, show
+from tidegate_compiler.diagnostics import Diagnostic, Rough, Where, show, show_refused
 from tidegate_compiler.files import KINDS, OVERLAY_FILE
 from tidegate_compiler.load import Document, QuickDocument
 from tidegate_compiler.model import (
@@ -30,7 +30,6 @@ from tidegate_compiler.yamltree import Member, Node
 T = TypeVar("T")
 Documents: TypeAlias = tuple[Document | QuickDocument, ...]
 DEFAULT_FLEET = "default"
-_KEY_TOLD = 6
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ class _Object:
             return At(reader(node.value), where)
         except fields.FieldError as error:
             label = name if name.isascii() and name.isprintable() else show(name)
-            # A mangled key may be a private one: reports end up in logs, so only its beginning is told.
-            told = show(node.value if error.code != "TG020" else node.value[:_KEY_TOLD])
+            told = show_refused(error.code, node.value)
             self.problems.append(Diagnostic(where, error.code, f"{label} {told}: {error}"))
             return None
 
@@ -111,26 +109,22 @@ class _Quick:
 
     where: Where
     rough: Rough
-    values: Mapping[str, Any]
+    members: Mapping[str, Any]
     problems: list[Diagnostic]
     broken: set[str] = field(default_factory=set)
 
-    @property
-    def members(self) -> Mapping[str, Any]:
-        return self.values
-
     def one(self, name: str, reader: Callable[[str], T]) -> At[T] | None:
-        return self._value(name, self.values[name], reader) if name in self.values else None
+        return self._value(name, self.members[name], reader) if name in self.members else None
 
     def required(self, name: str, reader: Callable[[str], T], neutral: T) -> At[T]:
         return self.one(name, reader) or At(neutral, self.where)
 
     def many(self, name: str, reader: Callable[[str], T]) -> tuple[At[T], ...]:
-        found = [self._value(name, text, reader) for text in self.values[name]]
+        found = [self._value(name, text, reader) for text in self.members[name]]
         return tuple(entry for entry in found if entry is not None)
 
     def mapping(self, name: str, reader: Callable[[str], T]) -> dict[str, At[T]]:
-        found = {key: self._value(name, text, reader) for key, text in self.values.get(name, {}).items()}
+        found = {key: self._value(name, text, reader) for key, text in self.members.get(name, {}).items()}
         return {key: value for key, value in found.items() if value is not None}
 
     def _value(self, name: str, text: str, reader: Callable[[str], T]) -> At[T] | None:

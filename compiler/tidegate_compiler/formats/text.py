@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator
 import click
 
 from tidegate_compiler.codes import CODES
-from tidegate_compiler.diagnostics import Diagnostic, show_path
+from tidegate_compiler.diagnostics import BAD_KEY, KEY_SHOWN, Diagnostic, show_path
 from tidegate_compiler.formats.excerpt import excerpt
 from tidegate_compiler.formats.sources import Sources
 
 # The file as a whole is wrong, and none of its lines.
 _NO_LINE = ("TG001", "TG002", "TG004", "TG010")
-_BAD_KEY, _KEY_TOLD = "TG020", 6
 _COLORS = {"error": "red", "warning": "yellow"}
 
 
@@ -43,8 +42,8 @@ def lines(
 
 def _discreet(found: Diagnostic, line: str) -> str:
     """Return the line, cut inside a bad key: it may be somebody's private one, and in a form `excerpt` knows not."""
-    end = found.where.column - 1 + _KEY_TOLD
-    return line[:end] + "..." if found.code == _BAD_KEY and end < len(line) else line
+    end = found.where.column - 1 + KEY_SHOWN
+    return line[:end] + "..." if found.code == BAD_KEY and end < len(line) else line
 
 
 def _styled(color: bool, text: str, fg: str | None = None, bold: bool = False, dim: bool = False) -> str:

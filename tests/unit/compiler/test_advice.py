@@ -16,7 +16,7 @@ from compilerkit import client, compiled, gateway, inventory, policy
 from tidegate_compiler.advice import advise as module
 from tidegate_compiler.advice.advise import MOST_CHANGES, MOST_NEAR, Advice, advise
 from tidegate_compiler.advice.changes import Change
-from tidegate_compiler.advice.document import document, lines, places
+from tidegate_compiler.advice.document import Places, document, lines
 from tidegate_compiler.advice.near import fit
 from tidegate_compiler.judge import Packet, court, judge, packet
 from tidegate_compiler.model import Inventory
@@ -48,7 +48,7 @@ def advice(
     made = compiled(files)
     over = court(made.fleet)
     asked = packet(name, ipaddress.ip_address(to), port, parse_instant(at))
-    found = advise(made.inventory, asked, port, judge(over, asked), places("inv"))
+    found = advise(made.inventory, asked, port, judge(over, asked), Places("inv"))
     assert all(suffices(change, found, made.inventory, asked) for change in found.changes)
     return found
 
@@ -172,7 +172,7 @@ def test_it_is_bounded_and_says_what_it_left_out() -> None:
     found = advice(inventory(policies=rules))
     assert (len(found.near), found.near_total, len(found.changes)) == (MOST_NEAR, 40, MOST_CHANGES)
     assert [one.policy.name for one in found.near] == [f"p{n:02}" for n in range(MOST_NEAR)]
-    told = list(lines({"verdict": "deny", **document(found, "inv")}))
+    told = list(lines({"verdict": "deny", **document(found, Places("inv"))}))
     assert "           and 35 more policies lack one thing" in told
 
 
@@ -186,7 +186,7 @@ def test_a_change_that_does_not_suffice_is_not_offered(monkeypatch: pytest.Monke
     made = compiled(files)
     asked = packet("alice", ipaddress.ip_address("10.20.0.81"), "tcp/80", 0)
     monkeypatch.setattr(module.changes, "proven", lambda *_: True)
-    offered = advise(made.inventory, asked, "tcp/80", judge(court(made.fleet), asked), places("inv"))
+    offered = advise(made.inventory, asked, "tcp/80", judge(court(made.fleet), asked), Places("inv"))
     assert "add 10.20.0.81/32 to 'to' of policy p" in texts(offered)
 
 
@@ -235,7 +235,7 @@ def test_every_change_suffices_and_the_words_agree_with_the_verdict(raw: dict[st
         for port, now in (("tcp/85", MOMENTS[2]), ("icmp", MOMENTS[-1])):
             asked = packet(name, ipaddress.ip_address(to), port, now)
             judgement = judge(over, asked)
-            found = advise(made.inventory, asked, port, judgement, places("inv"))
+            found = advise(made.inventory, asked, port, judgement, Places("inv"))
             matching = [
                 one.action
                 for one in made.inventory.policies.values()
@@ -245,3 +245,30 @@ def test_every_change_suffices_and_the_words_agree_with_the_verdict(raw: dict[st
                 assert judgement.allow == (set(matching) == {"allow"})
                 assert bool(found.changes) != judgement.allow
             assert all(suffices(change, found, made.inventory, asked) for change in found.changes)
+
+
+def test_every_place_is_exact_whichever_way_its_file_was_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fast way of reading knows where a group begins; the time of a membership stands lines below."""
+    for path, data in inventory(resources=WEB).items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "groups/g.yaml").write_text("g:\n  members: [alice]\n  expires:\n    alice: 2026-01-01\n")
+    (tmp_path / "policies/p.yaml").write_text(
+        "p:\n  from: [group:g]\n  to: [resource:web]\n  action: allow\n"
+        "q:\n  from: [client:alice]\n  to: [resource:web]\n  action: allow\n  expires: 2026-01-01\n"
+    )
+    asked = ["explain", str(tmp_path), "alice", "10.20.0.80", "tcp/80", "--at", "2027-01-01"]
+    assert run([*asked, "--json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (
+        f"({tmp_path}/groups/g.yaml:4)"
+        in next(one for one in told["near"] if one["policy"] == "p")["message"]
+    )
+    assert {(one["file"], one["line"]) for one in told["changes"] if one["file"]} == {
+        (f"{tmp_path}/groups/g.yaml", 4),
+        (f"{tmp_path}/policies/p.yaml", 9),
+    }

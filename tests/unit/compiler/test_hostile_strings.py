@@ -29,7 +29,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import wgquickreader
-from compilerkit import client, gateway, key, policy
+from compilerkit import everything, key, policy
 from tidegate_compiler.files import KINDS
 from tidegate_schema import validation, wgquick
 from tidegate_schema.cli import COMMANDS, EXIT_USAGE, run
@@ -39,23 +39,7 @@ SECONDS = (
     30  # of processor time, for all commands on one inventory; a guard against explosion, not a measurement
 )
 
-BASE: dict[str, Any] = {
-    "overlay": {"overlay": {"fleet": "example", "prefixes": ["10.64.0.0/16", "fd64::/48"]}},
-    "gateways": gateway("gw") | gateway("gx", "10.21.0.0/16", endpoint="[2001:db8::1]:51820"),
-    "clients": client("alice", 11, "gw", "gx") | client("bob", 12),
-    "groups": {
-        "g": {"members": ["alice"], "not_before": {"alice": "2027-01-01"}, "expires": {"alice": "2031-01-01"}}
-    },
-    "resources": {"web": {"addresses": ["10.20.0.80/32"], "ports": ["tcp/80"]}},
-    "policies": {
-        "p": policy(
-            "group:g", ["resource:web", "10.20.1.0/24"], not_before="2027-01-01", expires="2031-01-01"
-        )
-    },
-    "tests": [
-        {"from": "client:alice", "to": "10.20.0.80", "port": "tcp/80", "expect": "allow", "at": "2027-02-01"}
-    ],
-}
+BASE = everything()
 PIECES = [
     "\n", "\r", "\r\n", "\n\n[Peer]\nPublicKey = x", "\nPostUp = touch /tmp/x", "[Peer]", "%i", "#", " # comment", ";",
     "\x00", "\x07", "\x1b[2J", "\x1b]0;title\x07", "\x7f", "\x85", "\x9b31m", "\u061c", "\u200b", "\u200e", "\u200f",
@@ -180,12 +164,13 @@ def _file_name(text: str) -> str:
 
 def tidegate(*args: object) -> tuple[int, str]:
     """Run a command in this process; its exit status, and all that it printed on either stream."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    written = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", newline="") for stream in written)
     with redirect_stdout(out), redirect_stderr(err):
         status = run([str(arg) for arg in args])
         out.flush()
         err.flush()
-    printed = b"".join(stream.buffer.getvalue() for stream in (out, err))  # type: ignore[attr-defined]
+    printed = b"".join(stream.getvalue() for stream in written)
     return status, printed.decode("utf-8")
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compilerkit import client, gateway, inventory, policy
+from tidegate_compiler.model import Network
 from tidegate_compiler.networks import SPECIAL
 from tidegate_compiler.pipeline import validate_files
 from tidegate_compiler.yamltree import parse
@@ -91,11 +92,11 @@ def test_a_colon_without_a_space_is_told() -> None:
 
 
 @pytest.mark.parametrize("special", SPECIAL, ids=str)
-def test_nobody_lives_where_nothing_is_routed(special: object) -> None:
+def test_nobody_lives_where_nothing_is_routed(special: Network) -> None:
     """Neither the clients, nor what stands behind a gateway."""
     base = inventory()
     assert said(base) == []
-    name = SPECIAL[special]  # type: ignore[index]
+    name = SPECIAL[special]
     overlay = {"overlay": {"prefixes": ["10.64.0.0/16", "fd64::/48", str(special)]}}
     found = [message for code, *_, message in said(inventory(overlay=overlay)) if code == "TG029"]
     if name == "IPv4-mapped":  # its reader is first

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -58,8 +59,8 @@ PersistentKeepalive = 25
 """
 
 
-def converted(*sources: tuple[str, str], **more: object) -> tuple[str, list[str], list[str]]:
-    made = convert([(path, text.encode()) for path, text in sources], Given(**more))  # type: ignore[arg-type]
+def converted(*sources: tuple[str, str], **more: Any) -> tuple[str, list[str], list[str]]:
+    made = convert([(path, text.encode()) for path, text in sources], Given(**more))
     return "".join(data.decode() for data in made.files.values()), list(made.left_out), list(made.missing)
 
 

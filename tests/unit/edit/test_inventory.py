@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -381,11 +382,11 @@ def test_a_write_that_fails_half_way_leaves_what_was(desk: Path, monkeypatch: py
     before = tree(desk)
     real, calls = os.rename, []
 
-    def rename(*args: object, **more: object) -> None:
+    def rename(*args: Any, **more: Any) -> None:
         calls.append(args)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(*args, **more)  # type: ignore[arg-type]
+        real(*args, **more)
 
     monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(OSError, match="No space"):

@@ -95,11 +95,12 @@ quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 @given(files())
 def test_add_then_remove_leaves_every_byte(text: str) -> None:
     before = values(text)
+    assert isinstance(before, dict)
     work = Editor(text)
     line = work.add_object("zoe", FIELDS)
     added = work.finish()
     assert added.split("\n")[line - 1].startswith("zoe:")
-    assert values(added) == {**before, "zoe": FIELDS}  # type: ignore[dict-item]
+    assert values(added) == {**before, "zoe": FIELDS}
     back = Editor(added)
     back.remove([("zoe",)])
     assert back.finish() == text
