@@ -11,6 +11,7 @@ from tidegate_compiler.diagnostics import has_errors, show_path
 from tidegate_compiler.edit import store, wgimport
 from tidegate_compiler.edit.change import Change, EditError
 from tidegate_compiler.edit.edges import OK, PROBLEMS, store_change
+from tidegate_compiler.edit.imported import Given
 from tidegate_compiler.edit.options import PATH, as_written, many, many_pairs, reads
 from tidegate_compiler.model import Network
 from tidegate_compiler.terminal import say
@@ -74,7 +75,7 @@ def import_(
     nets: dict[str, tuple[Network, ...]] = {}
     for name, network in networks:
         nets[name] = (*nets.get(name, ()), network)
-    given = wgimport.Given(fleet, tuple(map(fields.network, overlay)), dict(keys), dict(endpoints), nets)
+    given = Given(fleet, tuple(map(fields.network, overlay)), dict(keys), dict(endpoints), nets)
     made = wgimport.convert(read, given)
     say(made.left_out, err=True)
     into.mkdir(parents=True, exist_ok=True)

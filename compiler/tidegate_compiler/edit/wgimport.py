@@ -10,14 +10,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from tidegate_compiler import fields
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.edit.allocate import cover
+from tidegate_compiler.edit.imported import Client, Gateway, Given, Imported, render
 from tidegate_compiler.edit.wgread import Config, NotConfigError, Section, Value, read
-from tidegate_compiler.edit.writing import Fields, Style, in_block, word
 from tidegate_compiler.model import Network
 from tidegate_compiler.networks import contains, intersect
 from tidegate_schema.names import is_name
@@ -26,50 +26,12 @@ _LEAST = {4: 24, 6: 64}  # an overlay that is guessed is at least this wide
 _INTERFACE = re.compile(r"\s*([0-9a-fA-F:.]{2,45})(/[0-9]{1,3})?")
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the user adds by hand: the overlay, and by name keys, endpoints and networks."""
-
-    fleet: str | None = None
-    overlay: tuple[Network, ...] = ()
-    keys: Mapping[str, str] = field(default_factory=dict)
-    endpoints: Mapping[str, str] = field(default_factory=dict)
-    networks: Mapping[str, tuple[Network, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Imported:
-    """The inventory, what of the files is not in it (one line each), and what is still missing."""
-
-    files: Mapping[str, bytes]
-    left_out: tuple[str, ...]
-    missing: tuple[str, ...]
-
-
-@dataclass
-class _Gateway:
-    name: str
-    key: str | None = None
-    endpoint: str | None = None
-    networks: list[Network] = field(default_factory=list)
-    places: dict[Network, tuple[str, int]] = field(default_factory=dict)
-    port: int | None = None
-
-
-@dataclass
-class _Client:
-    name: str
-    key: str | None = None
-    addresses: list[Network] = field(default_factory=list)
-    gateways: list[_Gateway] = field(default_factory=list)
-
-
 @dataclass
 class _Server:
     """A gateway's file with its peers: address to section."""
 
     file: str
-    gateway: _Gateway
+    gateway: Gateway
     config: Config
     candidates: set[str] | None = None  # the public keys that may be its own
 
@@ -85,9 +47,9 @@ class _Import:
         self._left: list[tuple[str, int, str]] = []
         self._missing: list[str] = []
         self._names: dict[str, set[str]] = {"gateway": set(), "client": set()}
-        self._gateways: list[_Gateway] = []
-        self._by_key: dict[str, _Gateway] = {}
-        self._clients: list[_Client] = []
+        self._gateways: list[Gateway] = []
+        self._by_key: dict[str, Gateway] = {}
+        self._clients: list[Client] = []
         self._guesses: list[Network] = []
 
     def run(self, sources: Sequence[tuple[str, bytes]]) -> Imported:
@@ -121,7 +83,11 @@ class _Import:
         overlay = self._overlay()
         self._networks(overlay)
         self._complete()
-        return Imported(self._render(overlay), tuple(self._lines()), tuple(self._missing))
+        return Imported(
+            render(self._given, self._gateways, self._clients, overlay),
+            tuple(self._lines()),
+            tuple(self._missing),
+        )
 
     # Files ----------------------------------------------------------------------------------------------------------
 
@@ -153,8 +119,8 @@ class _Import:
             self._address(file, value)
         return _Server(file, gateway, config)
 
-    def _gateway(self, label: str) -> _Gateway:
-        gateway = _Gateway(self._name("gateway", label))
+    def _gateway(self, label: str) -> Gateway:
+        gateway = Gateway(self._name("gateway", label))
         self._gateways.append(gateway)
         return gateway
 
@@ -223,15 +189,15 @@ class _Import:
 
     def _peers(
         self, servers: Sequence[_Server], found: Sequence[tuple[str, Config, list[Network]]]
-    ) -> dict[Network, _Client]:
+    ) -> dict[Network, Client]:
         """Make a client of every peer that servers know; return them by address."""
         labels = {
             address: (config.interface.label if config.interface else "") or PurePath(file).stem
             for file, config, own in found
             for address in own
         }
-        by_key: dict[str, _Client] = {}
-        by_address: dict[Network, _Client] = {}
+        by_key: dict[str, Client] = {}
+        by_address: dict[Network, Client] = {}
         for server in servers:
             for peer in server.config.peers:
                 key = self._public_key(server.file, peer)
@@ -241,7 +207,7 @@ class _Import:
                 client = by_key.get(key)
                 if client is None:
                     label = next((labels[a] for a in addresses if a in labels), "") or peer.label
-                    client = _Client(
+                    client = Client(
                         self._name("client", label or f"client-{addresses[0].network_address}"), key
                     )
                     by_key[key] = client
@@ -278,7 +244,7 @@ class _Import:
         return found
 
     def _host(
-        self, file: str, config: Config, own: Sequence[Network], by_address: Mapping[Network, _Client]
+        self, file: str, config: Config, own: Sequence[Network], by_address: Mapping[Network, Client]
     ) -> None:
         """Take from a client's file its gateways, and for a new client what it is."""
         assert config.interface is not None
@@ -288,13 +254,13 @@ class _Import:
             if not own:
                 self._out(file, config.interface.line, "the client is left out: it has no Address")
                 return
-            client = _Client(self._name("client", config.interface.label or PurePath(file).stem))
+            client = Client(self._name("client", config.interface.label or PurePath(file).stem))
             self._clients.append(client)
         client.addresses += [a for a in own if a not in client.addresses]
         # The client's own order is the order of preference.
         client.gateways = _unique([*gateways, *client.gateways])
 
-    def _peer_gateway(self, file: str, peer: Section) -> _Gateway | None:
+    def _peer_gateway(self, file: str, peer: Section) -> Gateway | None:
         key = self._public_key(file, peer)
         if key is None:
             return None
@@ -322,7 +288,7 @@ class _Import:
                 gateway.places[network] = (file, value.line)
         return gateway
 
-    def _endpoint(self, file: str, value: Value, gateway: _Gateway) -> None:
+    def _endpoint(self, file: str, value: Value, gateway: Gateway) -> None:
         try:
             text = fields.endpoint(value.text).text
         except fields.FieldError:
@@ -406,40 +372,6 @@ class _Import:
                 "there is no client in these files, so no overlay: say it with --overlay PREFIX"
             )
 
-    def _render(self, overlay: Sequence[Network]) -> dict[str, bytes]:
-        top: dict[str, str | list[str]] = {"fleet": self._given.fleet} if self._given.fleet else {}
-        top["prefixes"] = [str(prefix) for prefix in overlay or self._given.overlay]
-        files = {"overlay.yaml": _yaml([("overlay", top)])}
-        gateways: list[tuple[str, Fields]] = []
-        for gateway in self._gateways:
-            gateways.append(
-                (
-                    gateway.name,
-                    _present(
-                        public_key=gateway.key,
-                        endpoint=gateway.endpoint,
-                        networks=[str(n) for n in gateway.networks],
-                    ),
-                )
-            )
-        clients: list[tuple[str, Fields]] = []
-        for client in sorted(self._clients, key=lambda c: c.name):
-            clients.append(
-                (
-                    client.name,
-                    _present(
-                        public_key=client.key,
-                        addresses=[str(a) for a in client.addresses],
-                        gateways=[g.name for g in client.gateways],
-                    ),
-                )
-            )
-        if gateways:
-            files["gateways/imported.yaml"] = _yaml(sorted(gateways, key=lambda pair: pair[0]))
-        if clients:
-            files["clients/imported.yaml"] = _yaml(clients)
-        return files
-
     # Words ----------------------------------------------------------------------------------------------------------
 
     def _name(self, kind: str, label: str) -> str:
@@ -505,17 +437,5 @@ def _hosts(peer: Section) -> Iterator[Network]:
             yield network
 
 
-def _unique(gateways: Iterable[_Gateway]) -> list[_Gateway]:
+def _unique(gateways: Iterable[Gateway]) -> list[Gateway]:
     return list({id(gateway): gateway for gateway in gateways}.values())
-
-
-def _present(**fields_: str | list[str] | None) -> dict[str, str | list[str]]:
-    return {key: value for key, value in fields_.items() if value}
-
-
-def _yaml(objects: Sequence[tuple[str, Fields]]) -> bytes:
-    blocks = []
-    for name, values in objects:
-        lines = [f"{word(name)}:" if values else f"{word(name)}: {{}}", *in_block(values, Style(), 2)]
-        blocks.append("\n".join(lines) + "\n")
-    return "\n".join(blocks).encode()

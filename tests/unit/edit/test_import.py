@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from compilerkit import key
 from tidegate_compiler.edit import wgread
-from tidegate_compiler.edit.wgimport import Given, convert
+from tidegate_compiler.edit.imported import Given
+from tidegate_compiler.edit.wgimport import convert
 from tidegate_compiler.pipeline import validate_files
 from tidegate_compiler.yamltree import parse, plain
 from tidegate_schema.cli import run
