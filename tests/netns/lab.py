@@ -423,7 +423,8 @@ class Pings:
         finally:
             os.close(descriptor)
 
-    def _answered(self) -> set[int]:
+    def answered(self) -> set[int]:
+        """Return the numbers of the pings answered so far."""
         return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._output.read_text())}
 
     def _sent(self) -> int:
@@ -443,11 +444,11 @@ class Pings:
         answer by then is lost, wherever in the stream it was. Of one that was never answered, nothing is under way.
         """
         sent = self._sent()
-        if self._answered():
-            until("a ping sent after the end is answered", lambda: max(self._answered()) > sent)
+        if self.answered():
+            until("a ping sent after the end is answered", lambda: max(self.answered()) > sent)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
-        answered = {number for number in self._answered() if number <= sent}
+        answered = {number for number in self.answered() if number <= sent}
         lost = sorted(set(range(1, sent + 1)) - answered)
         if answered and lost:
             print(f"{len(lost)} of {sent} pings lost: {lost[:20]}")  # shown with a failure

@@ -54,9 +54,9 @@ class Client:
 def render(
     given: Given, gateways: Sequence[Gateway], clients: Sequence[Client], overlay: Sequence[Network]
 ) -> dict[str, bytes]:
-    """Return the files of the inventory; `overlay` empty, as when no client was read, leaves the given one."""
+    """Return the files of the inventory."""
     top: dict[str, str | list[str]] = {"fleet": given.fleet} if given.fleet else {}
-    top["prefixes"] = [str(prefix) for prefix in overlay or given.overlay]
+    top["prefixes"] = [str(prefix) for prefix in overlay]
     files = {"overlay.yaml": _yaml([("overlay", top)])}
     of_gateways: list[tuple[str, Fields]] = [
         (
