@@ -6,20 +6,17 @@ C loader. It checks nothing. Beside it stands the same with Python's cycle colle
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from bench import fleet
+from bench import beside, fleet
+from bench.measure import Cost, medians, run
 from bench.rows import Options, Row
 
 TMPFS = Path("/dev/shm")
+CHANGED = 100  # objects that differ between two revisions of a busy day
 
 LOAD = """
 import sys, yaml
@@ -28,86 +25,104 @@ kept = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in Path(s
 """
 
 
-class Cost(NamedTuple):
-    """What one process took: seconds on the clock, seconds of CPU, MiB of memory at its peak."""
-
-    wall: float
-    cpu: float
-    memory: float
-
-
-def run(*args: str | Path) -> Cost:
-    """Run Python with these arguments; what it prints is shown only when it fails."""
-    with tempfile.TemporaryFile() as printed:
-        before = os.times()
-        process = subprocess.Popen([sys.executable, *map(str, args)], stdout=printed, stderr=printed)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall = os.times().elapsed - before.elapsed
-        if process.returncode:
-            printed.seek(0)
-            sys.exit(f"{' '.join(map(str, args))}\n{printed.read().decode()[-2000:]}")
-    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-
-
-def medians(tasks: dict[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
-    """Return each task's median costs. Rounds are interleaved, after one that does not count."""
-    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
-    for round_ in range(rounds + 1):
-        for name, task in tasks.items():
-            cost = task()
-            if round_:
-                costs[name].append(cost)
-    return {name: Cost(*map(statistics.median, zip(*of, strict=True))) for name, of in costs.items()}
-
-
 def rows(options: Options) -> list[Row]:
-    """Measure validate and compile, of a whole fleet, of one that did not change, and of one with one more client."""
+    """Measure a generated fleet, then stand beside others' tools; everything lies in memory."""
     with tempfile.TemporaryDirectory(
         prefix="tidegate-bench-", dir=TMPFS if TMPFS.is_dir() else None
     ) as scratch:
-        inventory, fresh, kept = (Path(scratch, name) for name in ("inventory", "fresh", "kept"))
-        fleet.generate(inventory, options.clients)
-        changes = iter(range(1_000_000))
+        (Path(scratch) / "fleet").mkdir()
+        measured = _fleet(Path(scratch) / "fleet", options)
+        shutil.rmtree(Path(scratch) / "fleet")
+        return [*measured, *beside.rows(Path(scratch), options.rounds)]
 
-        def tidegate(*args: str | Path) -> Cost:
-            return run("-m", "tidegate_schema", *args)
 
-        def compile_fresh() -> Cost:
-            shutil.rmtree(fresh, ignore_errors=True)
-            return tidegate("compile", inventory, "--out", fresh)
+def _fleet(scratch: Path, options: Options) -> list[Row]:
+    """Measure validate, compile and plan: of a whole fleet, of a tenth of it, and after small changes."""
+    inventory, before, after, hundred, tenth = (
+        scratch / name for name in ("inventory", "before", "after", "hundred", "tenth")
+    )
+    fresh, kept, small = (scratch / f"out-{name}" for name in ("fresh", "kept", "small"))
+    fewer = max(1, options.clients // 10)
+    fleet.generate(inventory, options.clients)
+    fleet.generate(tenth, fewer)
+    for copy in (before, after, hundred):
+        shutil.copytree(inventory, copy)
+    fleet.change(hundred, CHANGED)
+    changes = iter(range(1_000_000))
 
-        def compile_changed() -> Cost:
-            number = options.clients + next(changes)
-            (inventory / "clients/changed.yaml").write_text(fleet.client(number, number % fleet.GATEWAYS))
-            return tidegate("compile", inventory, "--out", kept)
-
-        costs = medians(
-            {
-                "load": lambda: run("-c", LOAD, inventory),
-                "load, GC off": lambda: run("-c", f"import gc; gc.disable(){LOAD}", inventory),
-                "validate": lambda: tidegate("validate", inventory),
-                "compile": compile_fresh,
-                "compile, nothing changed": lambda: tidegate("compile", inventory, "--out", kept),
-                "compile, one client changed": compile_changed,
-            },
-            options.rounds,
+    def tidegate(*args: str | Path) -> Cost:
+        return run(
+            "-m", "tidegate_schema", *args, fine=(0, 2), env={"XDG_CACHE_HOME": str(scratch / "cache")}
         )
-    base = costs["load"]
+
+    def cold(*args: str | Path) -> Cost:
+        nowhere = scratch / "no-cache"
+        shutil.rmtree(nowhere, ignore_errors=True)
+        return run("-m", "tidegate_schema", *args, fine=(0, 2), env={"XDG_CACHE_HOME": str(nowhere)})
+
+    def compile_fresh(root: Path, out: Path) -> Cost:
+        shutil.rmtree(out, ignore_errors=True)
+        return cold("compile", root, "--out", out)
+
+    def change_one(root: Path) -> None:
+        number = options.clients + next(changes)
+        (root / "clients/changed.yaml").write_text(fleet.client(number, number % fleet.GATEWAYS))
+
+    def compile_changed() -> Cost:
+        change_one(inventory)
+        return tidegate("compile", inventory, "--out", kept)
+
+    def plan_changed() -> Cost:
+        change_one(after)
+        return tidegate("plan", before, after)
+
+    costs = medians(
+        {
+            "load": lambda: run("-c", LOAD, inventory),
+            "load, GC off": lambda: run("-c", f"import gc; gc.disable(){LOAD}", inventory),
+            "validate": lambda: cold("validate", inventory),
+            "compile": lambda: compile_fresh(inventory, fresh),
+            "compile, a tenth": lambda: compile_fresh(tenth, small),
+            "compile, nothing changed": lambda: tidegate("compile", inventory, "--out", kept),
+            "compile, one client changed": compile_changed,
+            "plan, one client changed": plan_changed,
+            "plan, many changed": lambda: cold("plan", before, hundred),
+        },
+        options.rounds,
+    )
+    base, whole, part = costs["load"], costs["compile"], costs["compile, a tenth"]
     size = f"{options.clients} clients"
+    growth = f"growth, {fewer} -> {options.clients} clients: compile"
+    factor = options.clients / fewer
+
+    def within(row: str, task: str, share: float | None = None) -> Row:
+        target = None if share is None else share * base.wall
+        return Row("compiler", row, costs[task].wall, "s", base.wall, target)
+
     return [
         Row("compiler", f"B0: start Python, load with PyYAML's C loader, {size}", base.wall, "s"),
-        Row("compiler", "B0 with the cycle collector off", costs["load, GC off"].wall, "s", base.wall),
-        Row("compiler", "validate", costs["validate"].wall, "s", base.wall, 0.20 * base.wall),
-        Row("compiler", "compile, CPU", costs["compile"].cpu, "s", base.wall, 0.60 * base.wall),
-        Row("compiler", "compile, peak memory", costs["compile"].memory, "MiB", base.memory, 2048),
-        Row("compiler", "compile, nothing changed", costs["compile, nothing changed"].wall, "s", base.wall),
-        Row(
-            "compiler",
-            "compile after one client changed",
-            costs["compile, one client changed"].wall,
-            "s",
-            base.wall,
-            0.05 * base.wall,
-        ),
+        within("B0 with the cycle collector off", "load, GC off"),
+        within("validate", "validate", 0.20),
+        Row("compiler", "compile, CPU", whole.cpu, "s", base.wall, 0.60 * base.wall),
+        Row("compiler", "compile, peak memory", whole.memory, "MiB", base.memory, 2048),
+        within("compile, nothing changed", "compile, nothing changed"),
+        within("compile after one client changed", "compile, one client changed", 0.05),
+        within("plan after one client changed", "plan, one client changed", 0.05),
+        within(f"plan, {CHANGED} objects changed, cold", "plan, many changed", 0.30),
+        Row("compiler", f"{growth}, CPU", whole.cpu / part.cpu, "times", factor, 1.1 * factor),
+        Row("compiler", f"{growth}, peak memory", whole.memory / part.memory, "times", factor, 1.1 * factor),
+        Row("compiler", f"distinct policy sets, {size}", policy_sets(fresh), "sets", options.clients),
     ]
+
+
+def policy_sets(out: Path) -> int:
+    """Return how many different sets of rules the clients of a compile output have, over all gateways.
+
+    A bundle numbers its own sets and rules, so sets are compared by what their rules say.
+    """
+    known: set[frozenset[str]] = set()
+    for path in out.glob("gateway/*/policy.json"):
+        policy = json.loads(path.read_bytes())
+        rules = [json.dumps(rule, sort_keys=True) for rule in policy["rules"]]
+        known.update(frozenset(rules[number] for number in numbers) for numbers in policy["sets"])
+    return len(known)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path
 
@@ -91,6 +92,43 @@ def generate(root: Path, clients: int, seed: int = 1) -> None:
             for n, group in enumerate(named)
         ),
     )
+
+
+def change(root: Path, objects: int) -> None:
+    """Change so many objects of a generated fleet in place, none of them added or removed.
+
+    Of a hundred: sixty clients get a new key, twenty policies the other action, ten resources another port, and ten
+    groups, the largest, lose a member.
+    """
+    groups, resources, policies = objects // 10, objects // 10, objects // 5
+    _replace(root / "resources/all.yaml", resources, lambda line: line.replace("tcp/", "sctp/"))
+    _replace(
+        root / "policies/all.yaml",
+        policies,
+        lambda line: (
+            line.replace("action: deny", "action: allow")
+            if "action: deny" in line
+            else line.replace("action: allow", "action: deny")
+        ),
+    )
+    _replace(
+        root / "clients/0000.yaml",
+        objects - groups - resources - policies,
+        lambda line: re.sub('"[^"]*"', f'"{key(f"renewed {line}")}"', line, count=1),
+    )
+    path = root / "groups/0000.yaml"
+    first, *blocks = re.split("(?m)^(?=group-)", path.read_text())
+    cut = (block.rstrip("\n").rpartition("\n")[0] + "\n" for block in blocks[:groups])
+    path.write_text("".join([first, *cut, *blocks[groups:]]))
+
+
+def _replace(path: Path, count: int, changed: Callable[[str], str]) -> None:
+    """Change so many lines of a file, evenly spread."""
+    lines = path.read_text().splitlines(keepends=True)
+    for number in range(count):
+        position = number * len(lines) // count
+        lines[position] = changed(lines[position])
+    path.write_text("".join(lines))
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

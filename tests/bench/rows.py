@@ -22,7 +22,7 @@ class Options:
 class Row:
     """One result. `baseline` is what it is compared with, in the same unit; `target` is a promise, if any.
 
-    A target is met when the value is at or below it: every unit here is a cost.
+    A target is met when the value is at or below it: what has one is a cost. Rates (peers/s) have none.
     """
 
     part: str
@@ -59,4 +59,6 @@ def show(console: Console, part: str, rows: Iterable[Row]) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import fleet
-from bench.compiler import Cost, medians
+import pytest
+
+from bench import beside, fleet, mesh, rules
+from bench.compiler import policy_sets
+from bench.measure import Cost, medians
 from bench.rows import Row
 from tidegate_compiler import pipeline, quick
+from tidegate_compiler.plan import objects
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,3 +66,53 @@ def test_a_part_without_measurements_says_so(tmp_path: Path) -> None:
     )
     assert done.stdout == "datapath: nothing to measure yet\n"
     assert json.loads((tmp_path / "rows.json").read_text()) == []
+
+
+def test_a_changed_fleet_differs_in_as_many_objects_as_was_said(tmp_path: Path) -> None:
+    inventories = []
+    for name in ("before", "after"):
+        fleet.generate(tmp_path / name, 600)
+        if name == "after":
+            fleet.change(tmp_path / name, 100)
+        inventories.append(pipeline.validate(tmp_path / name).inventory)
+    before, after = inventories
+    assert before is not None
+    assert after is not None
+    found = [(one.kind, one.change) for one in objects.changes(before, after)]
+    # A client with a new key is another client, so it goes and comes.
+    kinds = {kind: found.count((kind, "changed")) for kind, _ in found}
+    assert len([one for one in found if one[1] != "added"]) == 100, kinds
+    assert (kinds["group"], kinds["resource"], kinds["policy"]) == (10, 10, 20)
+
+
+def test_policy_sets_are_counted_by_what_they_say(tmp_path: Path) -> None:
+    first, second = ({"policy": name, "action": "allow", "to": [], "ports": []} for name in "ab")
+    for host, rules_, sets in (("one", [first, second], [[0], [0, 1]]), ("two", [second, first], [[1], [0]])):
+        folder = tmp_path / "gateway" / host
+        folder.mkdir(parents=True)
+        (folder / "policy.json").write_text(json.dumps({"rules": rules_, "sets": sets}))
+    assert policy_sets(tmp_path) == 3  # a alone, which both have; a and b; b alone
+
+
+def test_what_stands_beside_us_says_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("wg_meshconf")
+    pytest.importorskip("aerleon")
+    rows = beside.rows(tmp_path, rounds=1, hosts=4, count=60)
+    assert [row.unit for row in rows] == ["peers/s"] * 4 + ["rules/s"] * 3
+    assert all(row.value > 0 for row in rows)
+
+
+def test_nothing_is_measured_where_the_two_say_different_things(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wg_meshconf")
+    pytest.importorskip("aerleon")
+    rules_of = rules.of_ruleset
+    with monkeypatch.context() as patch:
+        patch.setattr(mesh, "without_own_addresses", lambda host: host)
+        with pytest.raises(SystemExit, match="wg-meshconf: the files of host-000"):
+            beside.rows(tmp_path / "one", rounds=1, hosts=3, count=20)
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "of_ruleset", lambda text: list(rules_of(text))[1:])
+        with pytest.raises(SystemExit, match="aerleon: the rules"):
+            beside.rows(tmp_path / "two", rounds=1, hosts=3, count=20)

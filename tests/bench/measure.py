@@ -1,0 +1,50 @@
+"""Measuring: what one process costs, and medians of rounds in which every task has its turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Cost(NamedTuple):
+    """What one process took: seconds on the clock, seconds of CPU, MiB of memory at its peak."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def run(*args: str | Path, fine: Collection[int] = (0,), env: Mapping[str, str] | None = None) -> Cost:
+    """Run Python with these arguments; what it prints is shown only when its exit status is not `fine`."""
+    with tempfile.TemporaryFile() as printed:
+        before = os.times()
+        process = subprocess.Popen(
+            [sys.executable, *map(str, args)],
+            stdout=printed,
+            stderr=printed,
+            env={**os.environ, **(env or {})},
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = os.times().elapsed - before.elapsed
+        if process.returncode not in fine:
+            printed.seek(0)
+            sys.exit(f"{' '.join(map(str, args))}\n{printed.read().decode()[-2000:]}")
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def medians(tasks: dict[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
+    """Return each task's median costs. Rounds are interleaved, after one that does not count."""
+    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
+    for round_ in range(rounds + 1):
+        for name, task in tasks.items():
+            cost = task()
+            if round_:
+                costs[name].append(cost)
+    return {name: Cost(*map(statistics.median, zip(*of, strict=True))) for name, of in costs.items()}
