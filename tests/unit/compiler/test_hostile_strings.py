@@ -143,8 +143,8 @@ def write(root: Path, raw: dict[str, Any], place: Place, text: str, plain: bool)
         written = json.dumps(value, ensure_ascii=not plain)
         if plain:
             written = re.sub(
-                r"\\(?:u00([01][0-9a-f])|([nrt]))", lambda m: chr(int(m[1], 16)) if m[1] else {
-                    "n": "\n", "r": "\r", "t": "\t"}[m[2]], written
+                r"\\(?:u00([01][0-9a-f])|([nrt\\]))", lambda m: chr(int(m[1], 16)) if m[1] else {
+                    "n": "\n", "r": "\r", "t": "\t", "\\": "\\\\"}[m[2]], written
             )  # fmt: skip
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
