@@ -19,6 +19,7 @@ from tidegate_compiler import (
     junit,
     output,
     pipeline,
+    progress,
     publish_limits,
     report,
     scaffold,
@@ -100,7 +101,8 @@ def validate(
     With --at, policies and memberships that have expired by then are reported too.
     """
     form = terminal.chosen_format(form, as_json)
-    diagnostics = pipeline.validate(inventory, at).diagnostics
+    with progress.shown():
+        diagnostics = pipeline.validate(inventory, at).diagnostics
     sources = Sources(inventory)
     colored = form == "text" and terminal.wants_color(color, sys.stdout, os.environ)
     if form == "json":
@@ -129,7 +131,8 @@ def compile_(inventory: Path, out: Path, as_json: bool) -> int:
     """Turn an inventory into one bundle per host, all or nothing; files that are right stay untouched."""
     compiled = _compiled(inventory)
     try:
-        written = pipeline.write(compiled, out)
+        with progress.shown():
+            written = pipeline.write(compiled, out)
     except output.OutputError as error:
         raise Failure(str(error)) from None
     if as_json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tidegate_compiler import quick
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.files import OVERLAY_FILE
+from tidegate_compiler.progress import track
 from tidegate_compiler.yamltree import Node, parse
 
 # Controls but tab, newline and carriage return; the line breaks only some YAML versions know; bidi controls
@@ -46,7 +47,7 @@ def load(
     """
     documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
-    for file, data in sorted(files.items()):
+    for file, data in track("loading", sorted(files.items())):
         text = _text(file, data, problems)
         if text is None:
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tidegate_compiler import fields, pipeline, report
+from tidegate_compiler import fields, pipeline, progress, report
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.plan import limits
 from tidegate_compiler.terminal import say
@@ -53,7 +53,8 @@ limit_option = click.option(
 
 def compiled(inventory: Path) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
-    result = pipeline.compile_inventory(inventory)
+    with progress.shown():
+        result = pipeline.compile_inventory(inventory)
     say(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
     if isinstance(result, pipeline.Compiled):
         return result

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate_compiler.diagnostics import show
+from tidegate_compiler.progress import track
 from tidegate_compiler.render import FORMAT, MANIFEST
 from tidegate_schema import jsonfile, validation, wgquick
 from tidegate_schema.names import is_name
@@ -52,12 +53,13 @@ class Output:
 def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
-    changed = tuple(sorted(path for path, data in files.items() if not _is_same(out / path, data)))
+    compared = track("comparing", files)
+    changed = tuple(sorted(path for path in compared if not _is_same(out / path, files[path])))
     stale = tuple(sorted(_present(out) - set(files) - {path + _ASIDE for path in changed}))
     if not changed and not stale and not (out / INCOMPLETE).exists():
         return Written((), (), len(files))
     (out / INCOMPLETE).touch()
-    for path in changed:
+    for path in track("writing", changed):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         _aside(out / path).write_bytes(files[path])
     for path in changed:

@@ -16,6 +16,7 @@ from tidegate_compiler.check import Checked, check
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import load
 from tidegate_compiler.model import Inventory
+from tidegate_compiler.progress import stage
 from tidegate_compiler.render import render
 from tidegate_compiler.resolve import Fleet, resolve
 
@@ -52,6 +53,7 @@ def validate_files(
     with _without_collector():
         documents, problems = load(content, careful)
         while True:
+            stage("checking")
             checked = check(documents, [*(unreadable or []), *problems], content, at)
             if not checked.rough:
                 return checked
@@ -72,7 +74,9 @@ def compile_files(
     if checked.inventory is None:
         return checked
     with _without_collector():
+        stage("resolving")
         fleet = resolve(checked.inventory)
+        stage("rendering")
         rendered = render(fleet, files.digest(content))
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tidegate_compiler import files, pipeline, report
+from tidegate_compiler import files, pipeline, progress, report
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import Diagnostic, Where, show_path
 from tidegate_compiler.edit import store
@@ -21,7 +21,8 @@ OK, PROBLEMS = 0, 1
 def read(root: Path) -> tuple[dict[str, bytes], list[Diagnostic], Checked]:
     """Return an inventory's files, what could not be read of it, and what `check` says of it."""
     content, unreadable = files.read(root)
-    return content, unreadable, pipeline.validate_files(content, unreadable)
+    with progress.shown():
+        return content, unreadable, pipeline.validate_files(content, unreadable)
 
 
 def write(
@@ -35,7 +36,8 @@ def write(
     as_json: bool,
 ) -> int:
     """Judge the changed inventory; write it unless it has new errors; print what was done."""
-    after = pipeline.validate_files(change.after, unreadable)
+    with progress.shown():
+        after = pipeline.validate_files(change.after, unreadable)
     errors = new_errors(before, after)
     if errors:
         say(report.diagnostic_lines(errors, str(root)), err=True)

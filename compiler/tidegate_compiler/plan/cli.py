@@ -11,6 +11,7 @@ from tidegate_compiler.options import limit_option
 from tidegate_compiler.plan import document, markdown, report, source
 from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.plan import plan as compare
+from tidegate_compiler.progress import shown, stage
 from tidegate_compiler.terminal import chosen_format, say
 from tidegate_schema.cli import Failure
 
@@ -42,7 +43,9 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
     except source.SourceError as error:
         raise Failure(str(error)) from None
     before, after = _sides(*found)
-    told = document.document(compare(before, after, limits))
+    with shown():
+        stage("comparing")
+        told = document.document(compare(before, after, limits))
     if form == "json":
         say([reports.to_json(told)])
     elif form == "markdown":
@@ -56,7 +59,8 @@ def _sides(old: source.Content | source.Side, new: source.Content | source.Side)
     """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
     sides: list[source.Side] = []
     for found in (old, new):
-        made = source.side(found) if isinstance(found, source.Content) else found
+        with shown():
+            made = source.side(found) if isinstance(found, source.Content) else found
         if isinstance(made, Checked):
             assert isinstance(found, source.Content)
             say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
