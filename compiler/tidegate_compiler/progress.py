@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -28,18 +28,11 @@ _EVERY = 0.1  # seconds between two drawings
 _T = TypeVar("_T")
 
 
-class Progress(Protocol):
-    """Where work tells what it is at."""
-
-    def stage(self, name: str, total: int | None = None) -> None:
-        """Begin something of `total` steps, or None when nobody knows how many."""
-
-    def advance(self, steps: int = 1) -> None:
-        """Tell that steps are done."""
-
-
 class Bar:
-    """A bar on a terminal; a terminal that fails ends the bar and never the work."""
+    """A bar on a terminal; a terminal that fails ends the bar and never the work.
+
+    `counting`: whether a `track` is under way, which what is done for each of its items does not interrupt.
+    """
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] | None = None) -> None:
         self._stream = stream
@@ -48,6 +41,7 @@ class Bar:
         self._process = os.getpid()  # a forked worker has no business on its parent's terminal
         self._name, self._total, self._done = "", None, 0  # type: tuple[str, int | None, int]
         self._drawn: RichProgress | None = None
+        self.counting = False
 
     def stage(self, name: str, total: int | None = None) -> None:
         """Begin something of `total` steps, or None when nobody knows how many."""
@@ -108,7 +102,7 @@ def _rich(stream: TextIO, environ: Mapping[str, str] | None) -> RichProgress:
     )
 
 
-_current: ContextVar[Progress | None] = ContextVar("progress", default=None)
+_current: ContextVar[Bar | None] = ContextVar("progress", default=None)
 
 
 @contextlib.contextmanager
@@ -138,20 +132,24 @@ def _can_draw(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def stage(name: str, total: int | None = None) -> None:
-    """Tell what is begun; see `Progress`."""
-    current = _current.get()
-    if current is not None:
-        current.stage(name, total)
+    """Tell what is begun; see `Bar.stage`."""
+    bar = _current.get()
+    if bar is not None and not bar.counting:
+        bar.stage(name, total)
 
 
 def track(name: str, items: Collection[_T]) -> Iterable[_T]:
     """Return the items, each of them a step of a new stage; the very same object where nothing is shown."""
-    current = _current.get()
-    return items if current is None else _tracked(current, name, items)
+    bar = _current.get()
+    return items if bar is None or bar.counting else _tracked(bar, name, items)
 
 
-def _tracked(current: Progress, name: str, items: Collection[_T]) -> Iterator[_T]:
-    current.stage(name, len(items))
-    for item in items:
-        yield item
-        current.advance()
+def _tracked(bar: Bar, name: str, items: Collection[_T]) -> Iterator[_T]:
+    bar.counting = True
+    try:
+        bar.stage(name, len(items))
+        for item in items:
+            yield item
+            bar.advance()
+    finally:
+        bar.counting = False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tidegate_compiler import files, report
+from tidegate_compiler import files, progress, report
 from tidegate_compiler.diagnostics import Diagnostic, Where, show_path
 from tidegate_compiler.edit import remove as removing
 from tidegate_compiler.edit import store
@@ -105,18 +105,19 @@ def fmt(paths: tuple[Path, ...], check: bool, dry_run: bool) -> int:
     for path in paths or (default_root(),):
         top, content, problems = _to_format(path)
         changed: dict[str, bytes | None] = {}
-        for file, data in sorted(content.items()):
-            documents, flaws = load({file: data})
-            if flaws:
-                problems += flaws
-                continue
-            try:
-                made = form(data.decode("utf-8")).encode("utf-8") if documents else data
-            except LayoutError as error:
-                problems.append(Diagnostic(Where(file), "TG005", str(error)))
-                continue
-            if made != data:
-                changed[file] = made
+        with progress.shown():
+            for file, data in progress.track("formatting", sorted(content.items())):
+                documents, flaws = load({file: data})
+                if flaws:
+                    problems += flaws
+                    continue
+                try:
+                    made = form(data.decode("utf-8")).encode("utf-8") if documents else data
+                except LayoutError as error:
+                    problems.append(Diagnostic(Where(file), "TG005", str(error)))
+                    continue
+                if made != data:
+                    changed[file] = made
         say(report.diagnostic_lines(problems, str(top)), err=True)
         failed |= bool(problems)
         found |= bool(changed)

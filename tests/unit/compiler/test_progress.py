@@ -219,6 +219,18 @@ def test_without_a_terminal_the_work_is_handed_its_own_items() -> None:
         assert progress.track("working", items) is items
 
 
+def test_what_is_done_for_each_item_does_not_interrupt_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    with drawn(monkeypatch) as terminal:
+        for _ in progress.track("formatting", range(3)):
+            progress.stage("checking")
+            assert list(progress.track("loading", [1])) == [1]
+        assert "checking" not in terminal.getvalue()
+        assert "loading" not in terminal.getvalue()
+        assert re.search(r"formatting.* 3/3", terminal.getvalue())
+        progress.stage("checking")
+        assert "checking" in terminal.getvalue()
+
+
 def test_a_block_in_a_block_shares_its_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with drawn(monkeypatch) as terminal:
         with progress.shown(terminal, {"TERM": "xterm"}):
