@@ -102,9 +102,10 @@ def netns(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Put hostile strings into every field, alone and together, by the hour; `tests` takes a sample."""
+    """Put hostile strings into every field, and edits into every layout, by the hour; `tests` takes a sample."""
     prepare(session)
-    words = ("tests/unit/compiler/test_hostile_strings.py", "--timeout=0", *session.posargs)
+    files = ("tests/unit/compiler/test_hostile_strings.py", "tests/unit/edit")
+    words = (*files, "--timeout=0", *session.posargs)
     python(session, "-m", "pytest", *words, TIDEGATE_FUZZ="long")
 
 

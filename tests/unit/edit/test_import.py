@@ -20,6 +20,7 @@ from tidegate_compiler.yamltree import parse, plain
 from tidegate_schema.cli import run
 from tidegate_schema.names import is_name
 
+LONG = os.environ.get("TIDEGATE_FUZZ") == "long"
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 SHARED = "FpCyhws9cxwWoV4xELtfJvjJN+zQVRPISllRWgeopVE="
 
@@ -201,7 +202,7 @@ def test_the_reader_holds_no_key() -> None:
     assert SHARED[:10] not in held
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=20_000 if LONG else 150, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -221,7 +222,7 @@ def test_any_text_is_taken_without_a_traceback(lines: list[str]) -> None:
     assert "TG005" not in [d.code for d in validate_files(made.files).diagnostics]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20_000 if LONG else 100, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=70),

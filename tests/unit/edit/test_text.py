@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -88,7 +89,10 @@ def files(draw: st.DrawFn) -> str:
     return text
 
 
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LONG = os.environ.get("TIDEGATE_FUZZ") == "long"
+quick = settings(
+    max_examples=20_000 if LONG else 150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 @quick
