@@ -36,7 +36,12 @@ def write(root: Path, change: Change) -> None:
                 folder = folders[_split(path)[0]]
                 _same(folder, path, change.before.get(path))
                 if data is not None:
-                    staged[path] = _stage(folder, _split(path)[1], data)
+                    try:
+                        staged[path] = _stage(folder, _split(path)[1], data)
+                    except OSError as error:
+                        raise EditError(
+                            f"{show_path(path)}: cannot be written: {error.strerror}; nothing is written"
+                        ) from None
             _swap(folders, change, staged)
         finally:
             for path, aside in staged.items():
@@ -83,8 +88,12 @@ def _folders(root: Path, change: Change, stack: contextlib.ExitStack) -> Iterato
     stack.callback(os.close, top)
     yield "", top
     for name in sorted({_split(path)[0] for path in change.files} - {""}):
-        with contextlib.suppress(FileExistsError):
+        try:
             os.mkdir(name, dir_fd=top)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise EditError(f"{show_path(name)}: cannot be made: {error.strerror}") from None
         try:
             found = os.open(name, _DIRECTORY, dir_fd=top)
         except OSError as error:
@@ -115,7 +124,8 @@ def _same(folder: int, path: str, before: bytes | None) -> None:
 
 
 def _stage(folder: int, name: str, data: bytes) -> str:
-    aside = f".{name[:200]}.{secrets.token_hex(8)}.new"
+    # A name may have 255 bytes; a character of it takes four at most.
+    aside = f".{name[:50]}.{secrets.token_hex(8)}.new"
     try:
         mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -351,11 +352,36 @@ def test_links_and_fifos_are_not_written_through(desk: Path, tidegate: Run, tmp_
         status, _, err = tidegate(*ADD_ZOE, "--file", f"clients/{name}.yaml")
         assert status == 1
         assert err.count("\n") == 1
+        with pytest.raises(EditError, match=f"clients/{name}.yaml"):
+            store.write(desk, Change({}, {f"clients/{name}.yaml": b"x: {}"}))
     shutil.rmtree(desk / "tests")
     (desk / "tests").symlink_to(tmp_path / "outside")
     words = ("--from", "client:bob-laptop", "--to", "10.20.0.1", "--port", "icmp", "--expect", "deny")
     status, _, err = tidegate("add", "test", *words)
     assert (status, list((tmp_path / "outside").iterdir())) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "text", [b"people: [\n", b"\xff", b"a: &x {}\n", b"a: {}\na: {}\n", b"a: \x1b\n", b"[" * 99, None]
+)
+def test_nothing_is_edited_beside_a_file_that_nobody_can_read(
+    desk: Path, tidegate: Run, text: bytes | None
+) -> None:
+    """A removal would leave references in it behind, unnamed, and an addition take its names and addresses."""
+    path = desk / "groups/people.yaml"
+    if text is None:
+        path.rename(desk.parent / "elsewhere.yaml")
+        path.symlink_to(desk.parent / "elsewhere.yaml")
+    else:
+        path.write_bytes(text)
+    before = tree(desk)
+    for words in (("remove", "client", "alice-laptop", "--cascade"), ADD_ZOE):
+        status, out, err = tidegate(*words)
+        assert (status, out) == (1, "")
+        assert re.fullmatch(
+            r"tidegate: inventory/groups/people\.yaml:[0-9:]+: .*; mend the file first, .*\n", err
+        )
+    assert tree(desk) == before
 
 
 def test_a_value_of_a_megabyte_is_refused_in_a_line(tidegate: Run) -> None:
@@ -393,6 +419,41 @@ def test_a_write_that_fails_half_way_leaves_what_was(desk: Path, monkeypatch: py
         store.write(desk, Change(before, dict.fromkeys(list(before)[:3], b"{}")))
     assert tree(desk) == before
     assert not list(desk.rglob(".*"))
+
+
+def test_a_file_that_cannot_be_staged_is_named_as_people_know_it(
+    desk: Path, tidegate: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, flags, *args, **more)
+
+    before = tree(desk)
+    monkeypatch.setattr(os, "open", refuse)
+    status, out, err = tidegate(*ADD_ZOE, "--group", "engineers")
+    assert (status, out) == (1, "")
+    assert re.fullmatch(
+        r"tidegate: inventory: \w+/\w+\.yaml: cannot be written: Permission denied; nothing is written\n", err
+    )
+    assert tree(desk) == before
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(EditError, match=r"^clients: cannot be made: Permission denied$"):
+        store.write(tmp_path, Change({}, {"clients/a.yaml": b""}))
+
+
+def test_a_name_as_long_as_names_may_be_is_written(desk: Path) -> None:
+    path = "clients/" + "\u6f22" * 83 + ".yaml"  # 254 bytes
+    store.write(desk, Change({}, {path: b"{}"}))
+    assert (desk / path).read_bytes() == b"{}"
 
 
 def test_modes_are_kept_and_a_file_with_nothing_left_goes(desk: Path, tidegate: Run) -> None:
