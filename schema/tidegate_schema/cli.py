@@ -18,6 +18,8 @@ Exit statuses (CI relies on them):
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -130,10 +132,12 @@ def run(args: list[str] | None = None, **extra: Any) -> int:
     try:
         result = tidegate.main(args=args, prog_name="tidegate", standalone_mode=False, **extra)
     except click.UsageError as error:
-        error.show()
+        shown, said = io.StringIO(), error.format_message()
+        error.show(shown)
+        click.echo(shown.getvalue().replace(said, _printable(said)), nl=False, err=True)
         return EXIT_USAGE
     except click.ClickException as error:
-        click.echo(f"tidegate: {error.format_message()}", err=True)
+        _say(f"tidegate: {error.format_message()}")
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("tidegate: interrupted", err=True)
@@ -142,7 +146,20 @@ def run(args: list[str] | None = None, **extra: Any) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"tidegate: {where}{error.strerror or error}", err=True)
+        where = f"{_path(error.filename)}: " if error.filename else ""
+        _say(f"tidegate: {where}{error.strerror or error}")
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _path(name: str | bytes | int) -> str:
+    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+
+
+def _say(line: str) -> None:
+    click.echo(_printable(line), err=True)
+
+
+def _printable(line: str) -> str:
+    """Return one line, escaped what no terminal should get: a path on the command line may be a stranger's."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

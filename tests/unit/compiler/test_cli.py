@@ -39,6 +39,33 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "inventory"))
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("validate", "{}"),
+        ("plan", "{}", EXAMPLE),
+        ("compile", EXAMPLE, "--out", "{}/x"),
+        ("test", EXAMPLE, "--junit", "{}/x"),
+        ("access", "{}", EXAMPLE),
+        ("inventory", "fmt", "{}"),
+        ("inventory", "import", "{}", "--into", "{}"),
+        ("publish", "{}", "--to", "{}", "--key", "{}"),
+        ("validate", EXAMPLE, "{}"),
+        ("validate", EXAMPLE, "--{}"),
+        ("validate", EXAMPLE, "--format", "{}"),
+        ("{}",),
+    ],
+    ids=" ".join,
+)
+def test_what_a_command_line_names_never_speaks_to_the_terminal(tidegate: Run, args: tuple[str, ...]) -> None:
+    for hostile in ("a\x1b[31mb", "a\nb", "a\u202eb", "a\udc9bb", "a\x85b"):
+        status, out, err = tidegate(*(arg.replace("{}", f"{EXAMPLE}/overlay.yaml/{hostile}") for arg in args))
+        assert status in (1, EXIT_USAGE)
+        assert out == ""
+        assert all(line.isprintable() for line in err.split("\n"))
+        assert "a\nb" not in err
+
+
 def test_validate(tidegate: Run, copy: Path) -> None:
     assert tidegate("validate", copy) == (0, "0 errors, 0 warnings\n", "")
     (copy / "groups" / "people.yaml").write_text("engineers: {members: [alcie-laptop]}\n")

@@ -178,7 +178,7 @@ def every_command(base: Path, root: Path, out: Path, text: str) -> Iterator[tupl
     """Run everything that reads an inventory; what was run, its status, its output."""
     junit = root.parent / "junit.xml"
     junit.unlink(missing_ok=True)
-    named = text.replace("\0", "_").encode("utf-8", "replace")[:2_000].decode()
+    named = text.replace("\0", "_").encode("utf-8", "replace")[:2_000].decode("utf-8", "ignore")
     # An argument that begins with a dash would be an option, and click's to answer.
     asked = named if not named.startswith("-") else f"_{named}"
     runs: list[tuple[object, ...]] = [
