@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from tidegate_compiler.edit.writing import Fields, Style, in_block, word
 from tidegate_compiler.model import Network
 
+PER_FILE = 1000  # clients; a file of an inventory has 4 MiB at most
+
 
 @dataclass(frozen=True)
 class Given:
@@ -83,7 +85,9 @@ def render(
     if gateways:
         files["gateways/imported.yaml"] = _yaml(of_gateways)
     if clients:
-        files["clients/imported.yaml"] = _yaml(of_clients)
+        parts = [of_clients[i : i + PER_FILE] for i in range(0, len(of_clients), PER_FILE)]
+        for number, part in enumerate(parts, 1):
+            files[f"clients/imported{f'-{number:03}' if len(parts) > 1 else ''}.yaml"] = _yaml(part)
     return files
 
 

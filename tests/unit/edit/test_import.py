@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from compilerkit import key
 from tidegate_compiler.edit import wgread
-from tidegate_compiler.edit.imported import Given
+from tidegate_compiler.edit.imported import PER_FILE, Given
 from tidegate_compiler.edit.wgimport import convert
 from tidegate_compiler.pipeline import validate_files
 from tidegate_compiler.yamltree import parse, plain
@@ -242,6 +242,18 @@ def test_names_are_legal_and_unique(labels: list[str]) -> None:
     found = list(plain(inventory))
     assert len(found) == len(set(found)) == len(labels)
     assert all(map(is_name, found))
+
+
+def test_many_clients_are_spread_over_files_that_are_small_enough() -> None:
+    peers = "".join(
+        f"[Peer]\nPublicKey = {key(str(i))}\nAllowedIPs = 10.{8 + (i >> 8)}.{i & 255}.2/32\n\n"
+        for i in range(2, PER_FILE * 2 + 3)
+    )
+    made = convert([("wg0.conf", f"[Interface]\nListenPort = 1\n\n{peers}".encode())], Given())
+    of_clients = sorted(path for path in made.files if path.startswith("clients/"))
+    assert of_clients == [f"clients/imported-{n:03}.yaml" for n in (1, 2, 3)]
+    found = [parse(made.files[path].decode())[0] for path in of_clients]
+    assert [len(plain(tree)) for tree in found if tree is not None] == [PER_FILE, PER_FILE, 1]
 
 
 # The command ------------------------------------------------------------------------------------------------
