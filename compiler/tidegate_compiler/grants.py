@@ -75,19 +75,22 @@ class _Clients:
                     always.update(self._known)
                 case "group":
                     members, not_before, expires = self._groups.get(source.name, ((), {}, {}))
-                    limited = not_before.keys() | expires.keys()
-                    always.update(members if not limited else set(members) - limited)
-                    for member in limited.intersection(members):
+                    timed = not_before.keys() | expires.keys()
+                    always.update(members if not timed else set(members) - timed)
+                    for member in timed.intersection(members):
                         time = Window(not_before.get(member), expires.get(member))
                         at_times.setdefault(member, []).append(time)
                 case _:
                     always.add(source.name)
-        resolved: dict[str, tuple[Window, ...]] = dict.fromkeys(always, (window,))
-        for client in at_times.keys() - always:
-            windows = union(intersect_all(at_times[client], window))
-            if windows:
-                resolved[client] = windows
-        return {client: resolved[client] for client in sorted(resolved) if client in self._known}
+        windows: dict[str, tuple[Window, ...]] = {
+            client: union(intersect_all(times, window)) for client, times in at_times.items()
+        }
+        limited = {client for client, left in windows.items() if left and client not in always}
+        resolved: dict[str, tuple[Window, ...]] = dict.fromkeys(
+            sorted(self._known.keys() & (always | limited)), (window,)
+        )
+        resolved.update((client, windows[client]) for client in limited if client in resolved)
+        return resolved
 
 
 def _destinations(policy: Policy, inventory: Inventory) -> dict[Network, Ports]:

@@ -18,9 +18,9 @@ from typing import Any
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.render import FORMAT, MANIFEST
 from tidegate_schema import jsonfile, validation, wgquick
+from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
 from tidegate_schema.names import is_name
 from tidegate_schema.policy import PolicyTable
-from tidegate_schema.release import FILE_MAX_BYTES, FILES
 
 INCOMPLETE = ".incomplete"
 _ASIDE = ".new"

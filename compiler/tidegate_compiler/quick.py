@@ -50,9 +50,9 @@ def read(kind: str, text: str) -> Objects | None:
         return None  # the fast parser passes over what follows a mapping in braces
     try:
         found: Any = yaml12.parse_yaml(text)
-        if type(found) is not dict or not _validator(kind).is_valid(found):
-            return None
     except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    if type(found) is not dict or not is_valid(kind, found):
         return None
     # A key that stands twice has two separators and one entry. Entries without one have no value, which no schema
     # of these kinds accepts, so they cannot make up for it.
@@ -108,6 +108,14 @@ def _lines(text: str) -> dict[str, int]:
             return {}
         lines[match[1]] = line
     return lines
+
+
+def is_valid(kind: str, value: Any) -> bool:
+    """Tell whether a value is beyond doubt valid by a kind's schema; one that is not may still be."""
+    try:
+        return bool(_validator(kind).is_valid(value))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return False
 
 
 @functools.cache

@@ -8,13 +8,14 @@ gateway/<name>/peers.json  policy.json
 from __future__ import annotations
 
 import functools
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
 from tidegate_schema import jsonfile
 from tidegate_schema.wgquick import KEYLESS_POSTUP
+
+if TYPE_CHECKING:
+    import jinja2
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -24,11 +25,11 @@ _BETWEEN = '","'
 def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
     """Return every file of the output by its path relative to it."""
     files = {MANIFEST: jsonfile.canonical(_manifest(fleet, inventory_digest))}
-    known: dict[Any, tuple[str, str]] = {}
+    known: dict[int, tuple[str, str]] = {}  # by the identity of the peers, which clients alike share
     for client in fleet.clients.values():
-        around = known.get(client.peers)
+        around = known.get(id(client.peers))
         if around is None:
-            around = known[client.peers] = _around_addresses(client)
+            around = known[id(client.peers)] = _around_addresses(client)
         text = ", ".join(client.addresses).join(around)
         files[f"client/{client.name}/wg0.conf"] = text.encode("ascii")
     for gateway in fleet.gateways:
@@ -53,6 +54,8 @@ def _around_addresses(client: ClientHost) -> tuple[str, str]:
 
 @functools.cache
 def _template() -> jinja2.Template:
+    import jinja2  # only where something is rendered: `validate` does without
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tidegate_compiler"),
         undefined=jinja2.StrictUndefined,

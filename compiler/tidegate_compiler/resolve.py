@@ -27,6 +27,8 @@ from tidegate_schema.wgquick import Peer
 
 FAMILIES = (4, 6)
 _EMBEDS_IPV4 = bytes(8)
+_IN_ORDER = {(4,), (16,), (4, 16)}
+"""The families of addresses that need no sorting, told by length."""
 
 
 class ClientHost(NamedTuple):
@@ -88,14 +90,16 @@ def resolve(inventory: Inventory, every_grant: tuple[Grant, ...] | None = None) 
 
 
 def _client_hosts(inventory: Inventory) -> dict[str, ClientHost]:
-    known: dict[tuple[tuple[str, ...], frozenset[int]], tuple[tuple[str, Peer], ...]] = {}
+    known: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[tuple[str, Peer], ...]] = {}
     hosts = {}
     for name, (key, addresses, gateways) in inventory.client_rows.items():
-        alike = (gateways, frozenset(map(len, addresses)))
-        peers = known.get(alike)
+        families = tuple(map(len, addresses))
+        peers = known.get((gateways, families))
         if peers is None:
-            peers = known[alike] = _peers(gateways, {VERSIONS[len(own)] for own in addresses}, inventory)
-        own = tuple([_prefix(address) for address in sorted(addresses, key=_by_family)])
+            versions = {VERSIONS[length] for length in families}
+            peers = known[gateways, families] = _peers(gateways, versions, inventory)
+        in_order = addresses if families in _IN_ORDER else sorted(addresses, key=_by_family)
+        own = tuple([_prefix(address) for address in in_order])
         hosts[name] = ClientHost(name, client_id(key), _text(key), own, peers)
     return hosts
 

@@ -36,6 +36,10 @@ def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic
 
 def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
     first: dict[bytes, tuple[str, str]] = {}
+    every = [*(gateway.public_key.value for gateway in inventory.gateways.values())]
+    every += [key for key, _, _ in inventory.client_rows.values()]
+    if len({_point(key) for key in every if key}) == len(every):
+        return  # the good case of a hundred thousand
     owners = chain(
         (("gateway", gateway.name, gateway.public_key.value) for gateway in inventory.gateways.values()),
         (("client", name, key) for name, (key, _, _) in inventory.client_rows.items()),
@@ -43,14 +47,17 @@ def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
     for kind, name, key in owners:
         if not key:
             continue  # could not be read
-        # X25519 ignores the top bit (RFC 7748, section 5): two spellings of one key are one identity.
-        point = key if key[-1] < 0x80 else key[:-1] + bytes([key[-1] & 0x7F])
-        other = first.setdefault(point, (kind, name))
+        other = first.setdefault(_point(key), (kind, name))
         if other != (kind, name):
             where, at = (_owner(inventory, *one).public_key.where for one in ((kind, name), other))
             told = f"{other[0]} {show(other[1])}"
             message = f"{kind} {show(name)} has the key of {told} ({at}); every host makes its own"
             yield Diagnostic(where, "TG021", message)
+
+
+def _point(key: bytes) -> bytes:
+    """Return a key without its top bit: X25519 ignores it (RFC 7748, section 5), so both spellings are one identity."""
+    return key if key[-1] < 0x80 else key[:-1] + bytes([key[-1] & 0x7F])
 
 
 def _owner(inventory: Inventory, kind: str, name: str) -> Client | Gateway:
@@ -113,6 +120,8 @@ def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
         for prefix in prefixes
         for shift in [prefix.max_prefixlen - prefix.prefixlen]
     ]
+    if _are_well(inventory, prefixes):
+        return
     first: dict[bytes, str] = {}
     for name, (_, addresses, _) in inventory.client_rows.items():
         for position, address in enumerate(addresses):
@@ -133,6 +142,16 @@ def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
                 first[address] = name
 
 
+def _are_well(inventory: Inventory, overlay: list[Network]) -> bool:
+    """Tell whether all clients' addresses are beyond doubt different and inside the overlay: the good case, at once."""
+    every = [address for _, addresses, _ in inventory.client_rows.values() for address in addresses]
+    inside_overlay = 0
+    for prefix in overlay:
+        first, last = prefix.network_address.packed, prefix.broadcast_address.packed
+        inside_overlay += sum([first <= address <= last for address in every if len(address) == len(first)])
+    return len(set(every)) == len(every) == inside_overlay
+
+
 def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
     for gateway in inventory.gateways.values():
         for network in gateway.networks:
@@ -147,13 +166,13 @@ def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
 
 def _every_route(inventory: Inventory) -> Iterator[Diagnostic]:
     """Yield the problems of all clients' routes: those of clients alike, which are many, are looked for once."""
-    clean: dict[tuple[tuple[str, ...], frozenset[int]], bool] = {}
+    clean: dict[tuple[tuple[str, ...], tuple[int, ...]], bool] = {}
     alone = inventory.clients.made if isinstance(inventory.clients, Lazily) else inventory.clients
     for name, (_, addresses, gateways) in inventory.client_rows.items():
         if name in alone:  # read carefully: it may be broken, which no row tells
             yield from _routes(inventory.clients[name], inventory)
             continue
-        alike = (gateways, frozenset(map(len, addresses)))
+        alike = (gateways, tuple(map(len, addresses)))
         if alike not in clean:
             clean[alike] = not any(True for _ in _routes(inventory.clients[name], inventory))
         if not clean[alike]:
