@@ -9,9 +9,8 @@ import click
 
 from tidegate_compiler import fields, pipeline, progress, report
 from tidegate_compiler.diagnostics import show
-from tidegate_compiler.plan import limits
 from tidegate_compiler.terminal import say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import Failure, keep
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -30,31 +29,11 @@ at_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> limits.Limits:
-    """Read limits, NAME=VALUE each."""
-    for value in values:
-        try:
-            limits.parse([value])
-        except ValueError as error:
-            raise click.BadParameter(f"{show(value)}: {error}") from None
-    return limits.parse(values)
-
-
-limit_option = click.option(
-    "--limit",
-    "limits",
-    callback=_limits,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Another limit than the default, for instance clients-removed=100 or access-widened-share=80%; "
-    "may be repeated.",
-)
-
-
 def compiled(inventory: Path) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
     with progress.shown():
         result = pipeline.compile_inventory(inventory)
+    keep(result)
     say(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
     if isinstance(result, pipeline.Compiled):
         return result

@@ -75,7 +75,7 @@ def compile_files(
         return checked
     with _without_collector():
         stage("resolving")
-        fleet = resolve(checked.inventory)
+        fleet = resolve(checked.inventory, checked.grants)
         stage("rendering")
         rendered = render(fleet, files.digest(content))
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
