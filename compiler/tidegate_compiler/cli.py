@@ -14,6 +14,7 @@ from tidegate_compiler.diagnostics import has_errors
 from tidegate_compiler.formats import github, sarif, text
 from tidegate_compiler.formats.sources import Sources, repository_path
 from tidegate_compiler.options import at_option as _at
+from tidegate_compiler.options import cache, cache_option
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.terminal import say as _print
@@ -56,15 +57,23 @@ def init(directory: Path) -> int:
 )
 @click.option("--strict", is_flag=True, help="Let warnings fail, too.")
 @_at
+@cache_option
 def validate(
-    inventory: Path, form: str | None, as_json: bool, color: str, strict: bool, at: int | None
+    inventory: Path,
+    form: str | None,
+    as_json: bool,
+    color: str,
+    strict: bool,
+    at: int | None,
+    cache_directory: Path | None,
 ) -> int:
     """Report every problem of an inventory, with its place, code, and how to mend it.
 
     With --at, policies and memberships that have expired by then are reported too.
     """
     form = terminal.chosen_format(form, as_json)
-    checked = pipeline.validate(inventory, at)
+    with cache(cache_directory) as known:
+        checked = pipeline.validate(inventory, at, cache=known)
     keep(checked)
     diagnostics = checked.diagnostics
     sources = Sources(inventory)
@@ -90,10 +99,11 @@ def validate(
 @click.option(
     "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
 )
+@cache_option
 @_json
-def compile_(inventory: Path, out: Path, as_json: bool) -> int:
+def compile_(inventory: Path, out: Path, cache_directory: Path | None, as_json: bool) -> int:
     """Turn an inventory into one bundle per host, all or nothing; files that are right stay untouched."""
-    compiled = _compiled(inventory)
+    compiled = _compiled(inventory, cache_directory)
     try:
         written = pipeline.write(compiled, out)
     except output.OutputError as error:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tidegate_compiler import files, output
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.check import Checked, check
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
@@ -56,10 +57,11 @@ def validate_files(
     at: int | None = None,
     careful: Collection[str] = (),
     like: Documents = (),
+    cache: Cache | None = None,
 ) -> Checked:
-    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful` and `like`."""
+    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for the others."""
     with _without_collector():
-        documents, problems = load(content, careful, like)
+        documents, problems = load(content, careful, like, cache)
         while True:
             checked = check(documents, [*(unreadable or []), *problems], content, at)
             if not checked.rough:
@@ -74,13 +76,16 @@ def validate_files(
 
 
 def compile_files(
-    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, like: Compiled | None = None
+    content: Mapping[str, bytes],
+    unreadable: list[Diagnostic] | None = None,
+    like: Compiled | None = None,
+    cache: Cache | None = None,
 ) -> Compiled | Checked:
     """Compile an inventory given as {path: bytes}; what comes back as Checked has errors.
 
     What it shares with `like`, another one that is compiled already, is not made again.
     """
-    checked = validate_files(content, unreadable, like=like.documents if like else ())
+    checked = validate_files(content, unreadable, like=like.documents if like else (), cache=cache)
     if checked.inventory is None:
         return checked
     with _without_collector():
@@ -88,16 +93,18 @@ def compile_files(
     return Compiled(checked.inventory, fleet, files.digest(content), checked.documents, checked.diagnostics)
 
 
-def validate(root: Path, at: int | None = None, careful: Collection[str] = ()) -> Checked:
+def validate(
+    root: Path, at: int | None = None, careful: Collection[str] = (), cache: Cache | None = None
+) -> Checked:
     """Judge an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return validate_files(content, unreadable, at, careful)
+    return validate_files(content, unreadable, at, careful, cache=cache)
 
 
-def compile_inventory(root: Path) -> Compiled | Checked:
+def compile_inventory(root: Path, cache: Cache | None = None) -> Compiled | Checked:
     """Compile an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return compile_files(content, unreadable)
+    return compile_files(content, unreadable, cache=cache)
 
 
 def write(compiled: Compiled, out: Path) -> output.Written:

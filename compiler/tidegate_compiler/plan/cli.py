@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from tidegate_compiler import pipeline
 from tidegate_compiler import report as reports
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
+from tidegate_compiler.options import cache, cache_option
 from tidegate_compiler.plan import document, markdown, report, source
 from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.options import limit_option
@@ -29,7 +33,10 @@ OK, CHANGES = 0, 2
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @limit_option
-def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) -> int:
+@cache_option
+def plan(
+    old: str, new: str, form: str | None, as_json: bool, limits: Limits, cache_directory: Path | None
+) -> int:
     """Say what a change does: access gained and lost, hosts that reload, objects changed.
 
     OLD and NEW are inventory directories, git revisions (REV, for its directory inventory; REV:path, from the top
@@ -42,7 +49,8 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
         found = [source.read(name) for name in (old, new)]
     except source.SourceError as error:
         raise Failure(str(error)) from None
-    before, after = _sides(*found)
+    with cache(cache_directory) as known:
+        before, after = _sides(found[0], found[1], known)
     told = document.document(compare(before, after, limits))
     if form == "json":
         say([reports.to_json(told)])
@@ -53,7 +61,9 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
     return CHANGES if told["changes"] else OK
 
 
-def _sides(old: source.Content | source.Side, new: source.Content | source.Side) -> list[source.Side]:
+def _sides(
+    old: source.Content | source.Side, new: source.Content | source.Side, known: Cache | None
+) -> list[source.Side]:
     """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
     sides: list[source.Side] = []
     compiled: pipeline.Compiled | None = None
@@ -61,7 +71,7 @@ def _sides(old: source.Content | source.Side, new: source.Content | source.Side)
         if isinstance(found, source.Side):
             sides.append(found)
             continue
-        made = pipeline.compile_files(found.files, found.problems, compiled)
+        made = pipeline.compile_files(found.files, found.problems, compiled, known)
         if isinstance(made, Checked):
             say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
             raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
