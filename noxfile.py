@@ -101,6 +101,14 @@ def netns(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Put hostile strings into every field, alone and together, by the hour; `tests` takes a sample."""
+    prepare(session)
+    words = ("tests/unit/compiler/test_hostile_strings.py", "--timeout=0", *session.posargs)
+    python(session, "-m", "pytest", *words, TIDEGATE_FUZZ="long")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure; `bench [PART…] [--json FILE]`."""
     prepare(session)

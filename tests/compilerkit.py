@@ -42,6 +42,37 @@ def client(name: str, number: int, *gateways: str, families: tuple[int, ...] = (
     }
 
 
+def everything() -> dict[str, Any]:
+    """Return the content of an inventory in which every field of every kind is used, by kind."""
+    return {
+        "overlay": {"overlay": OVERLAY["overlay"] | {"fleet": "example"}},
+        "gateways": gateway("gw") | gateway("gx", "10.21.0.0/16", endpoint="[2001:db8::1]:51820"),
+        "clients": client("alice", 11, "gw", "gx") | client("bob", 12),
+        "groups": {
+            "g": {
+                "members": ["alice"],
+                "not_before": {"alice": "2027-01-01"},
+                "expires": {"alice": "2031-01-01"},
+            }
+        },
+        "resources": {"web": {"addresses": ["10.20.0.80/32"], "ports": ["tcp/80"]}},
+        "policies": {
+            "p": policy(
+                "group:g", ["resource:web", "10.20.1.0/24"], not_before="2027-01-01", expires="2031-01-01"
+            )
+        },
+        "tests": [
+            {
+                "from": "client:alice",
+                "to": "10.20.0.80",
+                "port": "tcp/80",
+                "expect": "allow",
+                "at": "2027-02-01",
+            }
+        ],
+    }
+
+
 def inventory(**kinds: Any) -> dict[str, bytes]:
     """Return an inventory's files: one per kind; a gateway and two clients unless told otherwise."""
     kinds.setdefault("overlay", OVERLAY)

@@ -14,7 +14,17 @@ from docskit import ROOT
 from tidegate_schema import validation
 
 PAGE = ROOT / "docs" / "interface.md"
-KINDS = ("release", "peers", "policy", "event", "gateway-settings", "client-settings", "identity", "plan")
+KINDS = (
+    "release",
+    "peers",
+    "policy",
+    "event",
+    "gateway-settings",
+    "client-settings",
+    "identity",
+    "plan",
+    "access",
+)
 _TABLE = re.compile(r"(<!-- fields of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 

@@ -6,16 +6,40 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tidegate_compiler import accesstests, fields, output, pipeline, report, scaffold
+from tidegate_compiler import (
+    accesstests,
+    fields,
+    held,
+    junit,
+    output,
+    pipeline,
+    publish_limits,
+    report,
+    scaffold,
+    terminal,
+)
 from tidegate_compiler import publish as publishing
 from tidegate_compiler import verify as proof
-from tidegate_compiler.diagnostics import did_you_mean, has_errors, show
-from tidegate_compiler.judge import court, judge, packet
+from tidegate_compiler.advice import document as advice
+from tidegate_compiler.advice.advise import advise
+from tidegate_compiler.diagnostics import did_you_mean, has_errors, show, show_path
+from tidegate_compiler.formats import github, sarif, text
+from tidegate_compiler.formats.sources import Sources, repository_path
+from tidegate_compiler.judge import Judgement, Packet, court, judge, packet
+from tidegate_compiler.model import Inventory
+from tidegate_compiler.options import at_option as _at
+from tidegate_compiler.options import compiled as _compiled
+from tidegate_compiler.options import json_option as _json
+from tidegate_compiler.options import limit_option
+from tidegate_compiler.plan import limits as limits_
+from tidegate_compiler.reach import Reach
+from tidegate_compiler.terminal import print_table
 from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
 from tidegate_schema.cli import Failure
@@ -26,16 +50,6 @@ _KEY_MAX_BYTES = 1 << 16
 _DAY = 86400
 
 
-def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """Read a point in time: a date, a UTC time, or "now"."""
-    if value is None or value == "now":
-        return None if value is None else int(time.time())
-    try:
-        return fields.instant(value)
-    except fields.FieldError as error:
-        raise click.BadParameter(f"{show(value)}: {error}") from None
-
-
 def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
     """Read a length of time, 30d, 12h or 90m, in seconds."""
     match = re.fullmatch(r"([0-9]{1,5})([dhm])", value)
@@ -43,10 +57,6 @@ def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
     if not 0 < seconds <= 3650 * _DAY:
         raise click.BadParameter(f"{show(value)}: write for instance 30d, 12h or 90m, at most 3650d")
     return seconds
-
-
-_at = click.option("--at", callback=_instant, metavar="TIME", help="2027-06-30, 2027-06-30T18:00Z or now.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(epilog="Example: tidegate init inventory && tidegate validate inventory")
@@ -61,25 +71,55 @@ def init(directory: Path) -> int:
     return OK
 
 
-@click.command(epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now")
+@click.command(
+    epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now; "
+    "tidegate validate inventory --format sarif > tidegate.sarif"
+)
 @click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "sarif", "github"]),
+    help="text (the default); json; sarif, for code scanning; github, for annotations in GitHub Actions.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colour text; auto means on a terminal, unless NO_COLOR is set.",
+)
 @click.option("--strict", is_flag=True, help="Let warnings fail, too.")
 @_at
-def validate(inventory: Path, form: str, strict: bool, at: int | None) -> int:
+def validate(
+    inventory: Path, form: str | None, as_json: bool, color: str, strict: bool, at: int | None
+) -> int:
     """Report every problem of an inventory, with its place, code, and how to mend it.
 
     With --at, policies and memberships that have expired by then are reported too.
     """
+    form = terminal.chosen_format(form, as_json)
     diagnostics = pipeline.validate(inventory, at).diagnostics
+    sources = Sources(inventory)
+    colored = form == "text" and terminal.wants_color(color, sys.stdout, os.environ)
     if form == "json":
-        _print([report.to_json(report.diagnostics_document(diagnostics))])
+        told: Iterable[str] = [report.to_json(report.diagnostics_document(diagnostics))]
+    elif form == "sarif":
+        told = [report.to_json(sarif.document(diagnostics, repository_path(inventory), sources))]
+    elif form == "github":
+        told = [*github.lines(diagnostics, repository_path(inventory)), report.counts(diagnostics)]
     else:
-        _print([*report.diagnostic_lines(diagnostics, str(inventory)), report.counts(diagnostics)])
+        encoding = terminal.encoding(sys.stdout)
+        told = [
+            *text.lines(diagnostics, str(inventory), sources, colored, encoding),
+            report.counts(diagnostics),
+        ]
+    terminal.say(told, color=colored)
     return PROBLEMS if has_errors(diagnostics, strict) else OK
 
 
-@click.command("compile", epilog="Example: tidegate compile inventory --out bundles")
+@click.command("compile", epilog="Example: tidegate compile inventory --out out")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
 @click.option(
     "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
@@ -105,31 +145,32 @@ def compile_(inventory: Path, out: Path, as_json: bool) -> int:
     return OK
 
 
-@click.command(epilog="Example: tidegate test inventory --junit report.xml")
+@click.command(epilog="Example: tidegate test inventory --junit report.xml --require-coverage")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option("--junit", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@click.option("--junit", "junit_file", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@click.option("--require-coverage", is_flag=True, help="Fail when a policy decides no test.")
 @_at
 @_json
-def test(inventory: Path, junit: Path | None, at: int | None, as_json: bool) -> int:
+def test(
+    inventory: Path, junit_file: Path | None, require_coverage: bool, at: int | None, as_json: bool
+) -> int:
     """Run the inventory's access tests, and name the policies that no test touches.
 
-    A test without `at` is about --at, by default now.
+    A test without `at` is about --at, by default now. Exit status: 0 all as expected, 1 not.
     """
     compiled = _compiled(inventory)
     now = int(time.time()) if at is None else at
-    outcome = accesstests.run(compiled.inventory, court(compiled.fleet), now)
-    if junit is not None:
-        junit.write_bytes(accesstests.junit(outcome))
+    outcome = accesstests.run(compiled.inventory, Reach(compiled.fleet), now)
+    if junit_file is not None:
+        junit_file.write_bytes(junit.junit(outcome, require_coverage))
     if as_json:
         _print([report.to_json(report.test_document(outcome))])
     else:
         _print(report.test_lines(outcome, str(inventory)))
-    return PROBLEMS if outcome.failures else OK
+    return PROBLEMS if outcome.failures or (require_coverage and outcome.untested) else OK
 
 
-@click.command(
-    epilog="Example: tidegate compile inventory --out bundles && tidegate verify inventory bundles"
-)
+@click.command(epilog="Example: tidegate compile inventory --out out && tidegate verify inventory out")
 @click.argument("inventory", metavar="INV", type=_FOLDER)
 @click.argument("out", metavar="OUT", type=_FOLDER)
 @_json
@@ -162,6 +203,8 @@ def verify(inventory: Path, out: Path, as_json: bool) -> int:
 def explain(inventory: Path, client: str, destination: str, port: str, at: int | None, as_json: bool) -> int:
     """Say whether a client's packet is allowed, which policy decides, and which way it takes.
 
+    For a denied one also what would have allowed it: policies that lack one thing, and the smallest changes.
+
     Exit status: 0 allowed, 3 denied, 1 the question has no answer.
     """
     compiled = _compiled(inventory)
@@ -179,12 +222,25 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
     told = report.explanation(
         asked, port, judgement, over.clients[client], compiled.inventory, str(inventory)
     )
-    _print([report.to_json(told)] if as_json else report.explanation_lines(told))
+    told |= _advice(inventory, compiled.inventory, asked, port, judgement)
+    _print([report.to_json(told)] if as_json else [*report.explanation_lines(told), *advice.lines(told)])
     return OK if judgement.allow else DENIED
 
 
+def _advice(root: Path, known: Inventory, asked: Packet, port: str, judgement: Judgement) -> dict[str, Any]:
+    """Return the advice on a packet, every place exact: the few files it speaks of are read again, carefully."""
+    exact: frozenset[str] = frozenset()
+    while True:
+        places = advice.Places(str(root))
+        told = advice.document(advise(known, asked, port, judgement, places), places)
+        if places.rough <= exact:
+            return told
+        exact |= places.rough
+        known = pipeline.validate(root, careful=exact).inventory or known
+
+
 @click.command(
-    epilog="Example: tidegate publish bundles --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
+    epilog="Example: tidegate publish out --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
 )
 @click.argument("out", metavar="OUT", type=_FOLDER)
 @click.option(
@@ -202,9 +258,32 @@ def explain(inventory: Path, client: str, destination: str, port: str, at: int |
 @click.option(
     "--source", metavar="REV", default=None, help="The commit it comes from; default: the inventory's digest."
 )
+@limit_option
+@click.option(
+    "--allow",
+    "allowed",
+    multiple=True,
+    type=click.Choice(limits_.NAMES),
+    help="Publish although the change is past this limit; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and sign and write nothing.")
 @_json
-def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | None, as_json: bool) -> int:
-    """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone."""
+def publish(
+    out: Path,
+    target: Path,
+    key: Path,
+    valid_for: int,
+    source: str | None,
+    limits: limits_.Limits,
+    allowed: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Sign every host's bundle in a compile output and push it; hosts that have it already are left alone.
+
+    What the target holds is compared with what is to be published, and past a limit nothing is, unless --allow names
+    that limit. An --allow that is not needed is refused, too.
+    """
     if source is not None and not re.fullmatch(r"[ -~]{1,200}", source):
         raise Failure("--source is 1 to 200 printable ASCII characters")
     if key.exists() and key.stat().st_mode & 0o077:
@@ -215,16 +294,31 @@ def publish(out: Path, target: Path, key: Path, valid_for: int, source: str | No
         raise Failure(f"{key}: {error}") from None
     try:
         compiled = output.read(out)
-        found = publishing.publish(
-            compiled, target, signer, int(time.time()), valid_for, source or compiled.inventory
+        compared: list[publish_limits.Comparison] = []
+
+        def compare() -> None:
+            found = publish_limits.compare(held.read(target, compiled.fleet, signer), compiled, limits)
+            _print(map(show_path, publish_limits.notices(found)), err=True)
+            refused = publish_limits.refusal(found, allowed)
+            if refused is not None and not dry_run:
+                raise Failure(refused)
+            compared.append(found)
+
+        origin = source or compiled.inventory
+        rows = list(
+            publishing.publish(
+                compiled, target, signer, int(time.time()), valid_for, origin, first=compare, dry_run=dry_run
+            )
         )
-        rows = list(found)
     except (output.OutputError, publishing.PublishError) as error:
         raise Failure(str(error)) from None
     if as_json:
-        _print([report.to_json(report.rows_document(rows))])
+        _print([report.to_json(report.rows_document(rows, dry_run, compared[0]))])
     else:
-        _table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+        print_table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+    refused = publish_limits.refusal(compared[0], allowed) if dry_run else None
+    if refused is not None:
+        raise Failure(refused)
     return OK
 
 
@@ -259,28 +353,6 @@ def keys_init(directory: Path, as_json: bool) -> int:
             ]
         )
     return OK
-
-
-def _compiled(inventory: Path) -> pipeline.Compiled:
-    """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
-    result = pipeline.compile_inventory(inventory)
-    _print(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
-    if isinstance(result, pipeline.Compiled):
-        return result
-    raise Failure(f"{inventory}: {report.counts(result.diagnostics)}")
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if sys.stdout is None or not sys.stdout.isatty():
-        _print("\t".join(row) for row in (titles, *rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*titles)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
 
 
 def _read_key(path: Path) -> bytes:

@@ -53,6 +53,7 @@ CODES: dict[str, Code] = {
         Code("TG026", "bad-ports"),
         Code("TG027", "bad-time"),
         Code("TG028", "reused-endpoint"),
+        Code("TG029", "special-address"),
         # References
         Code("TG030", "unknown-reference"),
         Code("TG031", "bad-selector"),

@@ -7,6 +7,7 @@ and cuts long values, so that no escape sequence, bidi control or lookalike lett
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from tidegate_compiler.codes import CODES, ERROR
 
 LONGEST_SHOWN = 60
+BAD_KEY, KEY_SHOWN = "TG020", 6
+# CI services read commands anywhere in a line of a log: ##[add-mask]x (GitHub), ##vso[task.setvariable]x (Azure).
+LOG_COMMAND = re.compile(r"##(?=[A-Za-z]*\[)")
 
 
 @dataclass(frozen=True, order=True)
@@ -27,6 +31,27 @@ class Where:
     def __str__(self) -> str:
         """Return `file:line:column`, printable."""
         return f"{show_path(self.file)}:{self.line}:{self.column}"
+
+
+class Rough(Where):
+    """The place of an object, standing for that of a value in it; `told` learns the files of those that are printed.
+
+    The fast path of loading knows no better. Whoever needs the value's own place reads the file again, carefully.
+    """
+
+    told: set[str]
+
+    @classmethod
+    def of(cls, where: Where, told: set[str]) -> Rough:
+        """Return the rough place of every value of the object at `where`."""
+        place = cls(where.file, where.line, where.column)
+        object.__setattr__(place, "told", told)
+        return place
+
+    def __str__(self) -> str:
+        """Return `file:line:column` of the object, and remember that somebody asked."""
+        self.told.add(self.file)
+        return super().__str__()
 
 
 @dataclass(frozen=True, order=True)
@@ -56,18 +81,32 @@ def has_errors(diagnostics: Iterable[Diagnostic], strict: bool = False) -> bool:
 def show(value: Any) -> str:
     """Return a value as quoted, printable ASCII of bounded length."""
     if isinstance(value, str):
-        return ascii(value) if len(value) <= LONGEST_SHOWN else ascii(value[:LONGEST_SHOWN]) + "..."
+        return harmless(ascii(value[:LONGEST_SHOWN])) + ("..." if len(value) > LONGEST_SHOWN else "")
     if value is None or isinstance(value, bool | int | float):
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
         return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "..."
     return "a mapping" if isinstance(value, dict) else "a list"
 
 
+def show_refused(code: str, text: str) -> str:
+    """Return a value that was refused, as `show` does. Of a bad key only the beginning: it may be a private one,
+    and reports end up in logs.
+    """
+    return show(text[:KEY_SHOWN] if code == BAD_KEY else text)
+
+
 def show_path(path: str) -> str:
     """Return a file's path printable: letters of any script stay, controls and undecodable bytes do not."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
+    return harmless(
+        "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in path
+        )
     )
+
+
+def harmless(text: str) -> str:
+    """Return a text in which no CI service finds a command for itself."""
+    return LOG_COMMAND.sub(r"#\\x23", text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -101,7 +101,8 @@ def endpoint(text: str) -> Endpoint:
         raise FieldError("TG025", reason) from None
     found = ipaddress.ip_address(canonical.rpartition(":")[0].strip("[]"))
     mapped = isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None
-    if found.is_unspecified or found.is_multicast or mapped or str(found) == "255.255.255.255":
+    scoped = found.version == 6 and found.is_link_local  # of no use without its interface
+    if found.is_unspecified or found.is_multicast or mapped or scoped or str(found) == "255.255.255.255":
         raise FieldError("TG025", "not the address of one host; write the gateway's own")
     return Endpoint(found, canonical)
 
@@ -163,3 +164,16 @@ def destination(text: str) -> To:
     if "/" not in text or text.startswith("resource:"):
         raise FieldError("TG031", "write resource:NAME or a prefix such as 10.20.0.0/24")
     return To(prefix=network(text))
+
+
+def test_destination(text: str) -> To:
+    """Read an access test's `to`: an address is the prefix that holds it alone."""
+    if "/" in text or text.startswith(("resource:", "client:", "group:")) or text == ALL_CLIENTS:
+        return destination(text)
+    try:
+        found = address(text)
+    except FieldError as error:
+        raise FieldError(
+            error.code, "write resource:NAME, a prefix such as 10.20.5.0/28, or one address"
+        ) from None
+    return To(prefix=network(f"{found}/{found.max_prefixlen}"))

@@ -76,10 +76,15 @@ def _clients(
         for client, window in selected.items():
             if client in everyone:
                 gathered.setdefault(client, []).append(window)
-    resolved = {
-        client: union(intersect_all(windows, policy.window)) for client, windows in sorted(gathered.items())
-    }
-    return {client: windows for client, windows in resolved.items() if windows}
+    known: dict[tuple[Window, ...], tuple[Window, ...]] = {}  # most members have the same windows
+    resolved = {}
+    for client in sorted(gathered):
+        windows = tuple(gathered[client])
+        if windows not in known:
+            known[windows] = union(intersect_all(windows, policy.window))
+        if known[windows]:
+            resolved[client] = known[windows]
+    return resolved
 
 
 def _destinations(policy: Policy, inventory: Inventory) -> dict[Network, Ports]:

@@ -6,6 +6,7 @@ decides anything. The route is the client's longest matching prefix, as WireGuar
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,12 +95,17 @@ def route(client: ClientHost, address: Address) -> Route | None:
     best: Route | None = None
     for position, (gateway, peer) in enumerate(client.peers):
         for text in peer.allowed_ips:
-            network = ipaddress.ip_network(text)
+            network = _network(text)
             if not inside(address, network):
                 continue
             if best is None or network.prefixlen > best.network.prefixlen:
                 best = Route(gateway, network, peer.endpoint, _standbys(client, position))
     return best
+
+
+@functools.lru_cache(maxsize=65536)
+def _network(text: str) -> Network:
+    return ipaddress.ip_network(text)
 
 
 def _standbys(client: ClientHost, position: int) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from tidegate_compiler import quick
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.yamltree import Node, parse
@@ -27,17 +28,35 @@ class Document:
     root: Node
 
 
-def load(files: Mapping[str, bytes]) -> tuple[tuple[Document, ...], list[Diagnostic]]:
-    """Parse every file; the documents in order of their paths, and every problem. Never raises."""
-    documents: list[Document] = []
+@dataclass(frozen=True)
+class QuickDocument:
+    """One file of the inventory, right beyond doubt and read the fast way: only its objects' own lines are known."""
+
+    kind: str
+    file: str
+    content: quick.Quick
+
+
+def load(
+    files: Mapping[str, bytes], careful: Collection[str] = ()
+) -> tuple[tuple[Document | QuickDocument, ...], list[Diagnostic]]:
+    """Parse every file; the documents in order of their paths, and every problem. Never raises.
+
+    The files that `careful` names are read with every position, whatever is in them.
+    """
+    documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
     for file, data in sorted(files.items()):
         text = _text(file, data, problems)
         if text is None:
             continue
+        kind = "overlay" if file == OVERLAY_FILE else file.partition("/")[0]
+        content = None if file in careful else quick.read(kind, text)
+        if content is not None:
+            documents.append(QuickDocument(kind, file, content))
+            continue
         root, flaws = parse(text)
         problems.extend(Diagnostic(Where(file, f.line, f.column), f.code, f.message) for f in flaws)
-        kind = "overlay" if file == OVERLAY_FILE else file.partition("/")[0]
         if root is None and not flaws:  # empty, or nothing but comments
             root = Node([] if kind == "tests" else {}, 1, 1)
         if root is not None:
@@ -50,7 +69,8 @@ def _text(file: str, data: bytes, problems: list[Diagnostic]) -> str | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        before = data[data.rfind(b"\n", 0, error.start) + 1 : error.start]
+        column = len(before.decode("utf-8")) + 1  # in characters, as everywhere
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
         problems.append(Diagnostic(Where(file, line, column), "TG003", message))
         return None

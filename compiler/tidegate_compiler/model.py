@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Generic, TypeVar
 
@@ -57,7 +58,7 @@ class Gateway:
     networks: tuple[At[Network], ...]
     broken: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def network_set(self) -> frozenset[Network]:
         """Return the networks; gateways with equal sets are failover alternatives."""
         return frozenset(network.value for network in self.networks)
@@ -74,7 +75,7 @@ class Client:
     gateways: tuple[At[str], ...]
     broken: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def families(self) -> frozenset[int]:
         """Return the IP versions it has an address of."""
         return frozenset(address.value.version for address in self.addresses)
@@ -148,14 +149,22 @@ class Policy:
 
 @dataclass(frozen=True)
 class AccessTest:
-    """A packet and the verdict it must get; `at` None is the moment of the run."""
+    """Packets and the verdict every one of them must get; `at` None is the moment of the run."""
 
     where: Where
     source: At[From]
-    address: Address
+    to: At[To]
     port: str
     expect: str
     at: int | None
+
+    @property
+    def destination(self) -> str:
+        """Return the written form of `to`: a resource, a prefix, or the one address of a prefix that has one."""
+        prefix = self.to.value.prefix
+        if prefix is None:
+            return f"resource:{self.to.value.resource}"
+        return str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)
 
 
 @dataclass(frozen=True)

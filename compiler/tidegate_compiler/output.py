@@ -117,7 +117,7 @@ def _drop_empty(out: Path) -> None:
 
 def _manifest(out: Path) -> dict[str, Any]:
     try:
-        data = _read_bounded(out / MANIFEST, _MANIFEST_MAX_BYTES)
+        data = read_bounded(out / MANIFEST, _MANIFEST_MAX_BYTES)
         document = jsonfile.parse(data)
         fleet, hosts = document["fleet"], document["hosts"]
         names = [name for kind in FILES for name in hosts[kind]]
@@ -167,7 +167,7 @@ def _host_files(out: Path, kind: str, host: str) -> dict[str, bytes]:
     for name in sorted((required - names) | (names - allowed)):
         state = "is missing" if name in required else "does not belong there"
         raise OutputError(f"{folder}: {show(name)} {state}; run 'tidegate compile' again")
-    files = {name: _read_bounded(folder / name, FILE_MAX_BYTES[name]) for name in sorted(names)}
+    files = {name: read_bounded(folder / name, FILE_MAX_BYTES[name]) for name in sorted(names)}
     for name, data in files.items():
         try:
             refuse(name, data)
@@ -189,7 +189,8 @@ def refuse(name: str, data: bytes) -> None:
         PolicyTable(document)
 
 
-def _read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a regular file that is no link; OutputError when it cannot be read or is larger than `limit` bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:

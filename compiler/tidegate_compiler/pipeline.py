@@ -5,7 +5,9 @@ Everything between `read` and `write` is pure: the same bytes in, the same bytes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +30,38 @@ class Compiled:
     diagnostics: tuple[Diagnostic, ...]
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Spare Python's cycle collector a walk over millions of values that all stay, again and again as they grow."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def validate_files(
-    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, at: int | None = None
+    content: Mapping[str, bytes],
+    unreadable: list[Diagnostic] | None = None,
+    at: int | None = None,
+    careful: Collection[str] = (),
 ) -> Checked:
-    """Judge an inventory given as {path: bytes}; see `check` for `at`."""
-    documents, problems = load(content)
-    return check(documents, [*(unreadable or []), *problems], content, at)
+    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful`."""
+    with _without_collector():
+        documents, problems = load(content, careful)
+        while True:
+            checked = check(documents, [*(unreadable or []), *problems], content, at)
+            if not checked.rough:
+                return checked
+            again, more = load({file: content[file] for file in checked.rough}, checked.rough)
+            exact = {document.file: document for document in again}
+            # Each round leaves fewer documents that were read the fast way, so this ends.
+            documents = tuple(
+                exact.get(d.file, d) for d in documents if d.file in exact or d.file not in checked.rough
+            )
+            problems = [*problems, *more]
 
 
 def compile_files(
@@ -43,15 +71,16 @@ def compile_files(
     checked = validate_files(content, unreadable)
     if checked.inventory is None:
         return checked
-    fleet = resolve(checked.inventory)
-    rendered = render(fleet, files.digest(content))
+    with _without_collector():
+        fleet = resolve(checked.inventory)
+        rendered = render(fleet, files.digest(content))
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
 
 
-def validate(root: Path, at: int | None = None) -> Checked:
+def validate(root: Path, at: int | None = None, careful: Collection[str] = ()) -> Checked:
     """Judge an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return validate_files(content, unreadable, at)
+    return validate_files(content, unreadable, at, careful)
 
 
 def compile_inventory(root: Path) -> Compiled | Checked:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from securesystemslib.signer import CryptoSigner
 
+from tidegate_compiler.held import CURRENT, RELEASES
 from tidegate_compiler.output import Output
 from tidegate_schema.release import (
     DIGEST_PATTERN,
@@ -32,9 +33,6 @@ from tidegate_schema.release import (
     open_envelope,
     sign,
 )
-
-CURRENT = "current"
-RELEASES = "releases"
 
 
 class PublishError(Exception):
@@ -63,15 +61,27 @@ class _Signed:
 
 
 def publish(
-    output: Output, target: Path, signer: CryptoSigner, now: int, valid_for: int, source: str
+    output: Output,
+    target: Path,
+    signer: CryptoSigner,
+    now: int,
+    valid_for: int,
+    source: str,
+    *,
+    first: Callable[[], None] = lambda: None,
+    dry_run: bool = False,
 ) -> Iterator[Row]:
     """Publish every host of an output; yields one row as each is done.
 
-    `now` is a Unix second and `valid_for` seconds; `source` is told to hosts. Raises PublishError and OSError.
+    `now` is a Unix second and `valid_for` seconds; `source` is told to hosts. `first` is called when no other publisher
+    can be at work and nothing is signed yet; what it raises ends the run. A `dry_run` signs and writes nothing, and its
+    rows are what would be. Raises PublishError and OSError.
     """
     _refuse_what_is_no_bundle_directory(target)
-    target.mkdir(parents=True, exist_ok=True)
-    with _locked(target):
+    if not dry_run:
+        target.mkdir(parents=True, exist_ok=True)
+    with _locked(target) if target.exists() else nullcontext():
+        first()
         for (kind, host), files in output.hosts.items():
             folder = target / kind / host
             entries = {name: FileEntry.of(data) for name, data in files.items()}
@@ -82,8 +92,9 @@ def publish(
                 yield Row(kind, host, "unchanged", before.current.serial, before.current.not_after, digest)
                 continue
             release = Release(output.fleet, kind, host, before.serial + 1, now + valid_for, source, entries)
-            _store(folder, digest, {**files, ENVELOPE_FILE: sign(release, signer)})
-            _point(folder, digest)
+            if not dry_run:
+                _store(folder, digest, {**files, ENVELOPE_FILE: sign(release, signer)})
+                _point(folder, digest)
             yield Row(
                 kind, host, "renewed" if same else "published", release.serial, release.not_after, digest
             )

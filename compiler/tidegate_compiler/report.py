@@ -8,18 +8,19 @@ from typing import Any
 
 from tidegate_compiler.accesstests import Report
 from tidegate_compiler.codes import CODES
-from tidegate_compiler.diagnostics import Diagnostic, show_path
+from tidegate_compiler.diagnostics import LOG_COMMAND, Diagnostic, show_path
 from tidegate_compiler.judge import Judgement, Packet, why
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.publish import Row
+from tidegate_compiler.publish_limits import Comparison
 from tidegate_compiler.resolve import ClientHost
 from tidegate_compiler.times import format_instant
 from tidegate_compiler.verify import Difference
 
 
 def to_json(value: Any) -> str:
-    """Return indented JSON in ASCII, so that a terminal shows it harmlessly."""
-    return json.dumps(value, indent=2, sort_keys=True)
+    """Return indented JSON in ASCII, so that a terminal shows it and a CI service logs it harmlessly."""
+    return LOG_COMMAND.sub(r"#\\u0023", json.dumps(value, indent=2, sort_keys=True))
 
 
 def diagnostic_lines(diagnostics: Iterable[Diagnostic], root: str) -> list[str]:
@@ -40,10 +41,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def diagnostics_document(diagnostics: Iterable[Diagnostic]) -> dict[str, Any]:
+def diagnostics_document(diagnostics: Sequence[Diagnostic]) -> dict[str, Any]:
     """Return the diagnostics as `validate --format json` prints them."""
+    errors = sum(diagnostic.is_error for diagnostic in diagnostics)
     return {
         "format": 1,
+        "errors": errors,
+        "warnings": len(diagnostics) - errors,
         "diagnostics": [
             {
                 "code": d.code,
@@ -66,6 +70,7 @@ def explanation(
     route = judgement.route
     where = inventory.policies[judgement.policy].where if judgement.policy else None
     return {
+        "format": 1,
         "verdict": "allow" if judgement.allow else "deny",
         "reason": judgement.reason,
         "why": why(judgement, client, asked.address),
@@ -107,7 +112,7 @@ def test_lines(report: Report, root: str) -> list[str]:
     """Return the failures, the policies no test touches, and the totals."""
     prefix = show_path(root.rstrip("/")) + "/"
     lines = [f"{prefix}{result.test.where}: {result.title}: {result.outcome}" for result in report.failures]
-    lines += [f"no test touches the policy {name}" for name in report.untested]
+    lines += [f"{prefix}{one.where}: no test touches the policy {one.name}" for one in report.untested]
     passed = len(report.results) - len(report.failures)
     lines.append(f"{passed} passed, {len(report.failures)} failed, {len(report.untested)} policies untested")
     return lines
@@ -122,10 +127,11 @@ def test_document(report: Report) -> dict[str, Any]:
                 "file": show_path(result.test.where.file),
                 "line": result.test.where.line,
                 "client": result.client,
-                "destination": str(result.test.address),
+                "destination": result.test.destination,
                 "port": result.test.port,
                 "at": format_instant(result.at),
                 "expect": result.test.expect,
+                "witness": str(result.witness.address),
                 "verdict": "allow" if result.judgement.allow else "deny",
                 "reason": result.judgement.reason,
                 "policy": result.judgement.policy,
@@ -133,7 +139,10 @@ def test_document(report: Report) -> dict[str, Any]:
             }
             for result in report.results
         ],
-        "untested_policies": list(report.untested),
+        "untested_policies": [
+            {"name": one.name, "file": show_path(one.where.file), "line": one.where.line}
+            for one in report.untested
+        ],
     }
 
 
@@ -145,10 +154,16 @@ def row_cells(row: Row) -> tuple[str, ...]:
 ROW_TITLES = ("kind", "host", "result", "serial", "valid until", "digest")
 
 
-def rows_document(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the rows as `publish --json` prints them."""
+def rows_document(rows: Iterable[Row], dry_run: bool, found: Comparison) -> dict[str, Any]:
+    """Return the rows, and what is past a limit, as `publish --json` prints them."""
     return {
         "format": 1,
+        "dry_run": dry_run,
+        "limits": [
+            {"name": one.name, "value": one.value, "limit": one.limit, "message": one.message}
+            for one in found.exceeded
+        ],
+        "left_behind": [{"kind": kind, "host": host} for kind, host in found.left_behind],
         "hosts": [
             {
                 "kind": row.kind,

@@ -11,13 +11,13 @@ and the policy about them, clipped to its own networks.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate_compiler.grants import Grant, Ports, grants
 from tidegate_compiler.model import Client, Gateway, Inventory, Network
-from tidegate_compiler.networks import collapse, intersect, sort_key
+from tidegate_compiler.networks import Covering, Points, collapse, intersect, sort_key
 from tidegate_compiler.times import Window
 from tidegate_schema.keys import client_id
 from tidegate_schema.wgquick import Peer
@@ -64,7 +64,7 @@ class Fleet:
 
 def resolve(inventory: Inventory) -> Fleet:
     """Return the fleet of an inventory in which `check` found no error."""
-    every_grant = grants(inventory)
+    reaching = _Reaching(grants(inventory))
     of_gateway: dict[str, list[Client]] = {name: [] for name in inventory.gateways}
     for client in inventory.clients.values():
         for gateway in client.gateways:
@@ -76,11 +76,38 @@ def resolve(inventory: Inventory) -> Fleet:
             GatewayHost(
                 gateway.name,
                 tuple(sorted(map(_gateway_peer, of_gateway[gateway.name]), key=lambda peer: peer.client_id)),
-                _policy(gateway, of_gateway[gateway.name], every_grant) if inventory.has_policy else None,
+                _policy(gateway, of_gateway[gateway.name], reaching.of(gateway))
+                if inventory.has_policy
+                else None,
             )
             for gateway in inventory.gateways.values()
         ),
     )
+
+
+class _Reaching:
+    """An index of grants that answers which of them have a destination in a gateway's networks."""
+
+    def __init__(self, every_grant: tuple[Grant, ...]) -> None:
+        self._grants = every_grant
+        self._of_prefix: dict[Network, list[int]] = {}
+        for number, grant in enumerate(every_grant):
+            for prefix in grant.destinations:
+                self._of_prefix.setdefault(prefix, []).append(number)
+        self._prefixes = list(self._of_prefix)
+        self._covering = Covering(self._prefixes)
+        self._beginnings = Points(prefix.network_address for prefix in self._prefixes)
+
+    def of(self, gateway: Gateway) -> Iterator[Grant]:
+        """Yield the grants that overlap the gateway's networks, in order of policy names."""
+        met: set[int] = set()
+        for network in gateway.network_set:
+            # Of two prefixes that overlap, the longer one begins inside the wider.
+            for prefix in self._covering.of(network):
+                met.update(self._of_prefix[prefix])
+            for position in self._beginnings.inside(network):
+                met.update(self._of_prefix[self._prefixes[position]])
+        return (self._grants[number] for number in sorted(met))
 
 
 def _client_host(client: Client, inventory: Inventory) -> ClientHost:

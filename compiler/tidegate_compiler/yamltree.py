@@ -27,6 +27,8 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from tidegate_compiler.yamlwords import explain
+
 MAX_DEPTH = 16
 MAX_NODES = 1_000_000
 
@@ -71,8 +73,8 @@ def parse(text: str) -> tuple[Node | None, list[Flaw]]:
     try:
         return _build(_events(text), flaws), flaws
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        flaws.append(_flaw("TG005", mark, f"not YAML: {_one_line(error.problem or error.context)}"))
+        mark, words = explain(error, text)
+        flaws.append(_flaw("TG005", mark, f"not YAML: {words}"))
     except (YAMLError, ValueError, ArithmeticError, LookupError, AssertionError, TypeError, AttributeError):
         # The last six are ruamel.yaml's own slips on malformed text; to the user all are one thing.
         flaws.append(Flaw("TG005", 1, 1, "not YAML: the parser cannot read this file"))
@@ -98,10 +100,6 @@ class _TooBigError(Exception):
 
 def _flaw(code: str, mark: Any, message: str) -> Flaw:
     return Flaw(code, mark.line + 1, mark.column + 1, message) if mark else Flaw(code, 1, 1, message)
-
-
-def _one_line(text: str | None) -> str:
-    return ascii(" ".join((text or "syntax error").split()))[1:-1][:120]
 
 
 def _events(text: str) -> Iterator[Any]:
@@ -152,7 +150,8 @@ def _build(events: Iterator[Any], flaws: list[Flaw]) -> Node | None:
             if parent is None:
                 root = node
             else:
-                _attach(parent, node, flaws)
+                nothing = isinstance(event, ScalarEvent) and event.start_mark.index == event.end_mark.index
+                _attach(parent, node, nothing, flaws)
         if isinstance(event, MappingStartEvent | SequenceStartEvent):
             if len(stack) >= MAX_DEPTH:
                 raise _TooBigError(f"nested deeper than {MAX_DEPTH} levels; no inventory needs that", mark)
@@ -183,7 +182,8 @@ def _take_key(parent: _Open, event: Any, flaws: list[Flaw]) -> None:
     parent.skip_value = True
 
 
-def _attach(parent: _Open, node: Node, flaws: list[Flaw]) -> None:
+def _attach(parent: _Open, node: Node, nothing: bool, flaws: list[Flaw]) -> None:
+    """Put a node into its parent; `nothing` says that no character of it was written."""
     if isinstance(parent.node.value, list):
         parent.node.value.append(node)
         return
@@ -193,6 +193,8 @@ def _attach(parent: _Open, node: Node, flaws: list[Flaw]) -> None:
     assert isinstance(parent.node.value, dict)
     if skip:
         return
+    if nothing:  # the parser puts it where the next thing stands
+        node = Node(node.value, key.start_mark.line + 1, key.start_mark.column + 1)
     if key.value in parent.node.value:
         first = parent.node.value[key.value]
         flaws.append(
@@ -213,7 +215,7 @@ def _node_of(event: Any) -> Node:
     elif isinstance(event, SequenceStartEvent):
         value = []
     elif isinstance(event, ScalarEvent):
-        value = _core_schema(event.value) if event.implicit[0] else event.value
+        value = core_schema(event.value) if event.implicit[0] else event.value
     else:
         value = None
     return Node(value, event.start_mark.line + 1, event.start_mark.column + 1)
@@ -230,7 +232,7 @@ _WORDS: dict[str, Scalar] = {
 }
 
 
-def _core_schema(text: str) -> Scalar:
+def core_schema(text: str) -> Scalar:
     """Resolve a plain scalar: https://yaml.org/spec/1.2.2/#103-core-schema."""
     if text in _WORDS:
         return _WORDS[text]

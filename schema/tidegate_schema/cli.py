@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate_schema import __version__
 
@@ -32,6 +33,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     # name: (module:attribute, the extra that installs what it needs, one-line help)
     "init": ("tidegate_compiler.cli:init", "", "Scaffold a small inventory to start from."),
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
+    "inventory": (
+        "tidegate_compiler.edit.cli:inventory",
+        "",
+        "Edit an inventory in place: add, remove, fmt, import.",
+    ),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "plan": ("tidegate_compiler.plan.cli:plan", "", "Say what a change does for whom."),
     "test": ("tidegate_compiler.cli:test", "", "Run the inventory's access tests."),
@@ -40,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Prove that a compile output says what its inventory says.",
     ),
+    "access": ("tidegate_compiler.access.cli:access", "", "Say who reaches what."),
     "explain": (
         "tidegate_compiler.cli:explain",
         "",
@@ -74,6 +81,8 @@ class LazyGroup(click.Group):
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
+            if ctx.resilient_parsing:  # the Tab key: nothing, rather than a message in the middle of a line
+                return None
             if error.name is None or error.name.startswith("tidegate_") or not extra:
                 raise
             raise Failure(
@@ -82,6 +91,15 @@ class LazyGroup(click.Group):
             ) from None
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands from the table, importing nothing, so that the Tab key answers at once."""
+        named = [
+            CompletionItem(name, help=text)
+            for name, (_, _, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""

@@ -1,108 +1,113 @@
-"""The compiler as a user meets it: whole processes over `inventory/` grown by generated clients.
+"""The compiler as a user meets it: whole processes over the inventory of a generated fleet, output to memory.
 
-The baseline is the least that any Python tool must do with the same files: start, and load them with PyYAML's
-C loader. It checks nothing.
+The baseline B0 is the least that any Python tool must do with the same files: start, and load them with PyYAML's
+C loader. It checks nothing. Beside it stands the same with Python's cycle collector switched off.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
-import ipaddress
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import yaml
+from bench import fleet
+from bench.rows import Options, Row
 
-from bench.rows import Options, Row, medians
-
-ROOT = Path(__file__).parents[2]
-PER_FILE = 100
+TMPFS = Path("/dev/shm")
 
 LOAD = """
 import sys, yaml
 from pathlib import Path
-for path in Path(sys.argv[1]).rglob("*.yaml"):
-    yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+kept = [yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader) for path in Path(sys.argv[1]).rglob("*.yaml")]
 """
 
 
-def grow(inventory: Path, clients: int) -> None:
-    """Add generated clients to an inventory, all in one group that an allow policy names.
+class Cost(NamedTuple):
+    """What one process took: seconds on the clock, seconds of CPU, MiB of memory at its peak."""
 
-    The same number makes the same bytes; addresses are taken from the overlay's upper end, away from people's.
-    """
-    overlay = yaml.safe_load((inventory / "overlay.yaml").read_text())["overlay"]["prefixes"]
-    nets = [ipaddress.ip_network(prefix) for prefix in overlay]
-    gateways = [
-        name
-        for path in sorted((inventory / "gateways").glob("*.yaml"))
-        for name in yaml.safe_load(path.read_text())
-    ]
-    resource = next(
-        name
-        for path in sorted((inventory / "resources").glob("*.yaml"))
-        for name, value in yaml.safe_load(path.read_text()).items()
-        if "ports" in value
-    )
-    names = [f"bench-{number:06}" for number in range(clients)]
-    for first in range(0, clients, PER_FILE):
-        lines = []
-        for number in range(first, min(first + PER_FILE, clients)):
-            key = base64.b64encode(hashlib.blake2s(names[number].encode()).digest()).decode()
-            addresses = ", ".join(
-                f'"{net[2 ** min(net.max_prefixlen - net.prefixlen, 63) - 2 - number]}/{net.max_prefixlen}"'
-                for net in nets
-            )
-            lines.append(
-                f'{names[number]}: {{public_key: "{key}", addresses: [{addresses}], gateways: [{gateways[0]}]}}\n'
-            )
-        (inventory / "clients" / f"bench-{first:06}.yaml").write_text("".join(lines))
-    (inventory / "groups" / "bench.yaml").write_text(f"bench: {{members: [{', '.join(names)}]}}\n")
-    (inventory / "policies" / "bench.yaml").write_text(
-        f"bench: {{from: [group:bench], to: [resource:{resource}], action: allow}}\n"
-    )
+    wall: float
+    cpu: float
+    memory: float
 
 
-def run(*args: str | Path) -> None:
+def run(*args: str | Path) -> Cost:
     """Run Python with these arguments; what it prints is shown only when it fails."""
-    done = subprocess.run(
-        [sys.executable, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, args))}\n{done.stdout[-2000:]}")
+    with tempfile.TemporaryFile() as printed:
+        before = os.times()
+        process = subprocess.Popen([sys.executable, *map(str, args)], stdout=printed, stderr=printed)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = os.times().elapsed - before.elapsed
+        if process.returncode:
+            printed.seek(0)
+            sys.exit(f"{' '.join(map(str, args))}\n{printed.read().decode()[-2000:]}")
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def medians(tasks: dict[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
+    """Return each task's median costs. Rounds are interleaved, after one that does not count."""
+    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
+    for round_ in range(rounds + 1):
+        for name, task in tasks.items():
+            cost = task()
+            if round_:
+                costs[name].append(cost)
+    return {name: Cost(*map(statistics.median, zip(*of, strict=True))) for name, of in costs.items()}
 
 
 def rows(options: Options) -> list[Row]:
-    """Measure validate and compile, of a whole inventory and of one that did not change."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch:
-        inventory = Path(scratch, "inventory")
-        shutil.copytree(ROOT / "inventory", inventory)
-        grow(inventory, options.clients)
-        fresh, kept = Path(scratch, "fresh"), Path(scratch, "kept")
+    """Measure validate and compile, of a whole fleet, of one that did not change, and of one with one more client."""
+    with tempfile.TemporaryDirectory(
+        prefix="tidegate-bench-", dir=TMPFS if TMPFS.is_dir() else None
+    ) as scratch:
+        inventory, fresh, kept = (Path(scratch, name) for name in ("inventory", "fresh", "kept"))
+        fleet.generate(inventory, options.clients)
+        changes = iter(range(1_000_000))
 
-        def compile_fresh() -> None:
-            # Renaming costs nothing, so that only the writing is in the time; the rest is removed below.
-            if fresh.exists():
-                fresh.rename(Path(scratch, f"old-{len(list(Path(scratch).iterdir()))}"))
-            run("-m", "tidegate_schema", "compile", inventory, "--out", fresh)
+        def tidegate(*args: str | Path) -> Cost:
+            return run("-m", "tidegate_schema", *args)
 
-        load = "baseline: start Python, load with PyYAML's C loader"
-        tasks = {
-            load: functools.partial(run, "-c", LOAD, inventory),
-            "validate": functools.partial(run, "-m", "tidegate_schema", "validate", inventory),
-            "compile to an empty directory": compile_fresh,
-            "compile, nothing changed": functools.partial(
-                run, "-m", "tidegate_schema", "compile", inventory, "--out", kept
-            ),
-        }
-        seconds = medians(tasks, options.rounds)
-    size = f"{options.clients} clients added"
+        def compile_fresh() -> Cost:
+            shutil.rmtree(fresh, ignore_errors=True)
+            return tidegate("compile", inventory, "--out", fresh)
+
+        def compile_changed() -> Cost:
+            number = options.clients + next(changes)
+            (inventory / "clients/changed.yaml").write_text(fleet.client(number, number % fleet.GATEWAYS))
+            return tidegate("compile", inventory, "--out", kept)
+
+        costs = medians(
+            {
+                "load": lambda: run("-c", LOAD, inventory),
+                "load, GC off": lambda: run("-c", f"import gc; gc.disable(){LOAD}", inventory),
+                "validate": lambda: tidegate("validate", inventory),
+                "compile": compile_fresh,
+                "compile, nothing changed": lambda: tidegate("compile", inventory, "--out", kept),
+                "compile, one client changed": compile_changed,
+            },
+            options.rounds,
+        )
+    base = costs["load"]
+    size = f"{options.clients} clients"
     return [
-        Row("compiler", f"{name}, {size}", seconds[name], "s", None if name == load else seconds[load])
-        for name in tasks
+        Row("compiler", f"B0: start Python, load with PyYAML's C loader, {size}", base.wall, "s"),
+        Row("compiler", "B0 with the cycle collector off", costs["load, GC off"].wall, "s", base.wall),
+        Row("compiler", "validate", costs["validate"].wall, "s", base.wall, 0.20 * base.wall),
+        Row("compiler", "compile, CPU", costs["compile"].cpu, "s", base.wall, 0.60 * base.wall),
+        Row("compiler", "compile, peak memory", costs["compile"].memory, "MiB", base.memory, 2048),
+        Row("compiler", "compile, nothing changed", costs["compile, nothing changed"].wall, "s", base.wall),
+        Row(
+            "compiler",
+            "compile after one client changed",
+            costs["compile, one client changed"].wall,
+            "s",
+            base.wall,
+            0.05 * base.wall,
+        ),
     ]

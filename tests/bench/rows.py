@@ -1,10 +1,8 @@
-"""A row of results, the rounds that it comes from, and the table that it is shown in."""
+"""A row of results, and the table that it is shown in."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,18 +38,6 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}
-
-
-def medians(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return each task's median seconds. Rounds are interleaved, after one that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_ in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if round_:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(of) for name, of in seconds.items()}
 
 
 def show(console: Console, part: str, rows: Iterable[Row]) -> None:

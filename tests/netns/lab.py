@@ -412,41 +412,46 @@ class Pings:
     """A stream of pings, one every 20 ms, that counts what was lost."""
 
     def __init__(self, host: Host, address: str = WEB4, interval: float = 0.02) -> None:
-        self._interval = interval
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would stop a long stream
-        self._process = host.start(
-            *("ping", "-n", "-i", str(interval), "-W", "2", address),
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
+        descriptor, path = tempfile.mkstemp(prefix="pings-", dir=host.directory)
+        self._output = Path(path)  # a pipe that nobody reads would stop a long stream
+        try:
+            self._process = host.start(
+                *("ping", "-n", "-i", str(interval), "-W", "2", address),
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            os.close(descriptor)
+
+    def answered(self) -> set[int]:
+        """Return the numbers of the pings answered so far."""
+        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._output.read_text())}
+
+    def _sent(self) -> int:
+        """Ask ping, which goes on: at SIGQUIT it prints `answered/sent packets` (ping(8))."""
+        told = len(re.findall(r"\d+/\d+ packets", self._output.read_text()))
+        self._process.send_signal(signal.SIGQUIT)
+        found = until(
+            "ping tells how many it sent",
+            lambda: re.findall(r"\d+/(\d+) packets", self._output.read_text())[told:],
         )
-
-    def _read(self) -> str:
-        return os.pread(self._output.fileno(), 1 << 24, 0).decode()
-
-    def _answered(self) -> set[int]:
-        return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", self._read())}
+        return int(found[0])
 
     def end(self) -> tuple[int, int]:
-        """Stop, and return how many were sent and how many were answered.
+        """Return how many were sent until now and how many of these were answered, and stop.
 
-        Pings after the last answer may be under way (a busy machine stops for longer than the 20 ms between two);
-        up to a second of them is neither sent nor answered. Every hole counts, and a path that was open must have
-        given one more answer.
+        A stream of which anything was answered goes on until a later ping is: whatever was sent before and has no
+        answer by then is lost, wherever in the stream it was. Of one that was never answered, nothing is under way.
         """
-        before = self._answered()
-        if before:
-            until("one more ping is answered", lambda: self._answered() - before)
+        sent = self._sent()
+        if self.answered():
+            until("a ping sent after the end is answered", lambda: max(self.answered()) > sent)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=10)
-        match = re.search(r"(\d+) packets transmitted", self._read())
-        assert match, self._read()
-        sent, answered = int(match[1]), self._answered()
-        last = max(answered, default=0)
-        if last and sent - last <= 1 / self._interval:
-            sent = last
-        holes = sorted(set(range(1, sent + 1)) - answered)
-        if answered and holes:
-            print(f"{len(holes)} of {sent} pings lost: {holes[:20]}")  # shown with a failure
+        answered = {number for number in self.answered() if number <= sent}
+        lost = sorted(set(range(1, sent + 1)) - answered)
+        if answered and lost:
+            print(f"{len(lost)} of {sent} pings lost: {lost[:20]}")  # shown with a failure
         return sent, len(answered)
 
 

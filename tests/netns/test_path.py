@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -282,3 +283,21 @@ def test_one_event_per_inner_packet_when_on_and_none_when_off(lab: Lab) -> None:
     assert all(
         event["gateway"] == "fra1" and re.fullmatch("[0-9a-f]{16}", event["epoch"]) for event in events
     )
+
+
+def test_the_pings_that_these_tests_count_notice_a_short_hole(lab: Lab) -> None:
+    """The instrument itself: what is dropped on the way for a moment is counted, and nothing else is."""
+    lab.publish()
+    lab.start()
+    pings = Pings(lab.alice.host)
+    until("pings are answered", lambda: len(pings.answered()) > 20)
+    lab.service.sh(
+        "nft", "add table ip hole; add chain ip hole in { type filter hook input priority 0; policy drop; }"
+    )
+    seen = max(pings.answered())
+    time.sleep(0.3)  # the hole's length, some fifteen pings
+    lab.service.sh("nft", "delete table ip hole")
+    until("pings are answered again", lambda: max(pings.answered()) > seen + 5)
+    sent, answered = pings.end()
+    assert 5 <= sent - answered <= 100
+    assert answered > 20

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from tidegate_compiler.check.addresses import addresses
 from tidegate_compiler.check.policies import comparisons, expired, policies
-from tidegate_compiler.check.read import missing_overlay, read
+from tidegate_compiler.check.read import Documents, missing_overlay, read
 from tidegate_compiler.check.references import references
 from tidegate_compiler.check.structure import Unread, structure
-from tidegate_compiler.diagnostics import Diagnostic, has_errors
+from tidegate_compiler.diagnostics import Diagnostic, Rough, has_errors
 from tidegate_compiler.files import KINDS
 from tidegate_compiler.load import Document
 from tidegate_compiler.model import Inventory
@@ -20,14 +20,18 @@ __all__ = ["Checked", "check"]
 
 @dataclass(frozen=True)
 class Checked:
-    """What came out: the inventory when it has no error, and every diagnostic in order of place."""
+    """What came out: the inventory when it has no error, and every diagnostic in order of place.
+
+    `rough` names the files that have to be read carefully before the diagnostics may be shown.
+    """
 
     inventory: Inventory | None
     diagnostics: tuple[Diagnostic, ...]
+    rough: frozenset[str] = frozenset()
 
 
 def check(
-    documents: tuple[Document, ...],
+    documents: Documents,
     earlier: list[Diagnostic],
     files: Mapping[str, bytes],
     at: int | None = None,
@@ -40,10 +44,13 @@ def check(
     unread: list[Unread] = []
     aliases = {(p.where, "TG014") for p in earlier if p.code == "TG006"}  # an alias has no value of its own
     for document in documents:
+        if not isinstance(document, Document):
+            continue  # its schema has accepted it
         found, left = structure(document)
         problems.extend(p for p in found if (p.where, p.code) not in aliases)
         unread.extend(left)
-    inventory = read(documents, problems)
+    told: set[str] = set()
+    inventory = read(documents, problems, told)
     problems.extend(_never_lost(unread, problems))
     incomplete = _incomplete(earlier)
     problems.extend(references(inventory, incomplete))
@@ -53,6 +60,9 @@ def check(
     if sound:
         problems.extend(comparisons(inventory))
         problems.extend(expired(inventory, at) if at is not None else ())
+    told |= {problem.where.file for problem in problems if isinstance(problem.where, Rough)}
+    if told:
+        return Checked(None, (), frozenset(told))
     return Checked(inventory if sound else None, tuple(sorted(set(problems))))
 
 

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Set
 
 from tidegate_compiler.diagnostics import Diagnostic, Where, show
 from tidegate_compiler.model import At, Client, Gateway, Inventory, Network
-from tidegate_compiler.networks import Covering, inside, intersect, overlapping_pairs
+from tidegate_compiler.networks import (
+    SPECIAL,
+    Covering,
+    Points,
+    contains,
+    inside,
+    intersect,
+    overlapping_pairs,
+)
 
 
 def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
@@ -17,6 +25,7 @@ def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic
     yield from _keys(inventory)
     yield from _endpoints(inventory)
     yield from _overlapping_lists(inventory)
+    yield from _special(inventory)
     yield from _client_addresses(inventory)
     yield from _gateway_networks(inventory)
     for client in inventory.clients.values():
@@ -64,6 +73,33 @@ def _overlapping_lists(inventory: Inventory) -> Iterator[Diagnostic]:
                 "keep the wider one"
             )
             yield Diagnostic(prefixes[later].where, "TG049", message)
+
+
+def _special(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield address space that no router forwards. Clients have theirs from the overlay, so that one is enough.
+
+    A gateway's network may contain such a range, as 0.0.0.0/0 does, and not be one; the overlay may not touch any.
+    Resources and policies may name them: a deny of 169.254.169.254/32 behind 0.0.0.0/0 is good sense.
+    """
+    for prefix in inventory.overlay.prefixes:
+        for special, name in SPECIAL.items():
+            if intersect(prefix.value, special) is not None:
+                message = (
+                    f"{prefix.value} and the {name} range {special} overlap, and no client can have such an "
+                    "address; take a private range such as 10.64.0.0/16 or fd64::/48"
+                )
+                yield Diagnostic(prefix.where, "TG029", message)
+                break
+    for gateway in inventory.gateways.values():
+        for network in gateway.networks:
+            for special, name in SPECIAL.items():
+                if contains(special, network.value):
+                    message = (
+                        f"{network.value} of {show(gateway.name)} is {name} ({special}), and nothing is routed "
+                        "there; write the networks behind the gateway"
+                    )
+                    yield Diagnostic(network.where, "TG029", message)
+                    break
 
 
 def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
@@ -143,26 +179,42 @@ def _versions(families: Iterable[int]) -> str:
 
 def _resources(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
     networks = [network.value for gateway in inventory.gateways.values() for network in gateway.networks]
+    covering, beginnings = Covering(networks), Points(network.network_address for network in networks)
+    endpoints = Endpoints(inventory)
     broken = any("networks" in gateway.broken for gateway in inventory.gateways.values())
     complete = not broken and "gateways" not in incomplete
     for resource in inventory.resources.values():
         for address in resource.addresses:
-            if complete and not any(intersect(address.value, network) for network in networks):
+            # Two prefixes overlap when one contains the other: the longer one then begins inside the wider.
+            meets = any(covering.of(address.value)) or any(True for _ in beginnings.inside(address.value))
+            if complete and not meets:
                 message = (
                     f"{address.value} of {show(resource.name)} is behind no gateway; "
                     "correct it, or add it to one's networks"
                 )
                 yield Diagnostic(address.where, "TG047", message)
-            yield from contains_gateway(address, f"resource {show(resource.name)}", inventory)
+            yield from endpoints.contained(address, f"resource {show(resource.name)}")
 
 
-def contains_gateway(address: At[Network], owner: str, inventory: Inventory) -> Iterator[Diagnostic]:
-    """Yield a problem when a destination holds a gateway's own address, which no policy can judge."""
-    for gateway in inventory.gateways.values():
-        if gateway.endpoint is not None and inside(gateway.endpoint.value.address, address.value):
-            message = (
-                f"{address.value} of {owner} contains {gateway.endpoint.value.address}, the own address of gateway "
-                f"{show(gateway.name)}; access to a gateway itself is no matter of policy: leave it out"
-            )
-            yield Diagnostic(address.where, "TG048", message)
+class Endpoints:
+    """The gateways' own addresses, which no policy can judge, so that no destination may hold one."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._known = [
+            (gateway.endpoint.value.address, gateway.name)
+            for gateway in inventory.gateways.values()
+            if gateway.endpoint is not None
+        ]
+        self._points = Points(address for address, _ in self._known)
+
+    def contained(self, destination: At[Network], owner: str) -> Iterator[Diagnostic]:
+        """Yield a problem when a destination holds a gateway's own address."""
+        position = min(self._points.inside(destination.value), default=None)
+        if position is None:
             return
+        address, gateway = self._known[position]
+        message = (
+            f"{destination.value} of {owner} contains {address}, the own address of gateway "
+            f"{show(gateway)}; access to a gateway itself is no matter of policy: leave it out"
+        )
+        yield Diagnostic(destination.where, "TG048", message)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tidegate_compiler.check.addresses import contains_gateway
+from tidegate_compiler.check.addresses import Endpoints
 from tidegate_compiler.diagnostics import Diagnostic, show
 from tidegate_compiler.grants import Grant, both_ports, grants
-from tidegate_compiler.model import At, Inventory, Policy, To
-from tidegate_compiler.networks import intersect
+from tidegate_compiler.model import At, Inventory, Network, Policy, To
+from tidegate_compiler.networks import Covering, intersect
 from tidegate_compiler.times import Window, format_instant
 
 
 def policies(inventory: Inventory) -> Iterator[Diagnostic]:
     """Yield the problems of single policies and memberships."""
+    endpoints = Endpoints(inventory)
     for group in inventory.groups.values():
         for member, end in group.expires.items():
             if group.window(member).is_empty:
@@ -35,9 +36,8 @@ def policies(inventory: Inventory) -> Iterator[Diagnostic]:
         for to in policy.destinations:
             yield from _ports(policy, to, inventory)
             if to.value.prefix is not None:
-                yield from contains_gateway(
-                    At(to.value.prefix, to.where), f"policy {show(policy.name)}", inventory
-                )
+                destination = At(to.value.prefix, to.where)
+                yield from endpoints.contained(destination, f"policy {show(policy.name)}")
 
 
 def _empty_window(end: At[int], subject: str) -> Diagnostic:
@@ -83,8 +83,16 @@ def comparisons(inventory: Inventory) -> Iterator[Diagnostic]:
                 "an address of the same family it names, at a time it counts"
             )
             yield Diagnostic(inventory.policies[grant.policy].where, "TG054", message)
+    to_prefix: dict[Network, list[int]] = {}
+    for index, grant in enumerate(effective):
+        for prefix in grant.destinations:
+            to_prefix.setdefault(prefix, []).append(index)
+    covering = Covering(to_prefix)
     for grant in effective:
-        yield from _overruled(grant, effective, inventory)
+        # Whoever covers a grant covers its first prefix, too; few do.
+        first = next(iter(grant.destinations))
+        near = sorted({index for prefix in covering.of(first) for index in to_prefix[prefix]})
+        yield from _overruled(grant, [effective[index] for index in near], inventory)
 
 
 def _overruled(grant: Grant, others: list[Grant], inventory: Inventory) -> Iterator[Diagnostic]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tidegate_compiler import fields
-from tidegate_compiler.diagnostics import Diagnostic, Where, show
+from tidegate_compiler.diagnostics import Diagnostic, Rough, Where, show, show_refused
 from tidegate_compiler.files import KINDS, OVERLAY_FILE
-from tidegate_compiler.load import Document
+from tidegate_compiler.load import Document, QuickDocument
 from tidegate_compiler.model import (
     AccessTest,
     At,
@@ -28,8 +28,8 @@ from tidegate_compiler.model import (
 from tidegate_compiler.yamltree import Member, Node
 
 T = TypeVar("T")
+Documents: TypeAlias = tuple[Document | QuickDocument, ...]
 DEFAULT_FLEET = "default"
-_KEY_TOLD = 6
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,55 @@ class _Object:
             return At(reader(node.value), where)
         except fields.FieldError as error:
             label = name if name.isascii() and name.isprintable() else show(name)
-            # A mangled key may be a private one: reports end up in logs, so only its beginning is told.
-            told = show(node.value if error.code != "TG020" else node.value[:_KEY_TOLD])
+            told = show_refused(error.code, node.value)
             self.problems.append(Diagnostic(where, error.code, f"{label} {told}: {error}"))
             return None
 
 
-def read(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Inventory:
-    """Return the model, complete or not; what could not be read is appended to `problems`."""
+@dataclass(frozen=True)
+class _Quick:
+    """The same for an object that its schema accepts and that stands in a file read the fast way."""
+
+    where: Where
+    rough: Rough
+    members: Mapping[str, Any]
+    problems: list[Diagnostic]
+    broken: set[str] = field(default_factory=set)
+
+    def one(self, name: str, reader: Callable[[str], T]) -> At[T] | None:
+        return self._value(name, self.members[name], reader) if name in self.members else None
+
+    def required(self, name: str, reader: Callable[[str], T], neutral: T) -> At[T]:
+        return self.one(name, reader) or At(neutral, self.where)
+
+    def many(self, name: str, reader: Callable[[str], T]) -> tuple[At[T], ...]:
+        found = [self._value(name, text, reader) for text in self.members[name]]
+        return tuple(entry for entry in found if entry is not None)
+
+    def mapping(self, name: str, reader: Callable[[str], T]) -> dict[str, At[T]]:
+        found = {key: self._value(name, text, reader) for key, text in self.members.get(name, {}).items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _value(self, name: str, text: str, reader: Callable[[str], T]) -> At[T] | None:
+        try:
+            return At(reader(text), self.rough)
+        except fields.FieldError as error:
+            self.broken.add(name)
+            # Only a mark that there is something: the careful reader says what.
+            self.problems.append(Diagnostic(self.rough, error.code, ""))
+            return None
+
+
+def read(documents: Documents, problems: list[Diagnostic], told: set[str]) -> Inventory:
+    """Return the model, complete or not; what could not be read is appended to `problems`.
+
+    `told` learns of every file read the fast way whose places had to be told; see `Rough`.
+    """
     by_kind: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS if kind != "tests"}
     for document in documents:
         if document.kind not in by_kind:
             continue
-        for name, item in _objects(document, problems):
+        for name, item in _objects(document, problems, told):
             first = by_kind[document.kind].get(name)
             if first is not None:
                 message = f"{show(name)} is already in {first.where}; names are unique within {document.kind}"
@@ -119,31 +155,37 @@ def read(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Invento
                 continue
             by_kind[document.kind][name] = _READERS[document.kind](name, item)
     return Inventory(
-        overlay=_overlay(documents, problems),
+        overlay=_overlay(documents, problems, told),
         **{kind: dict(sorted(found.items())) for kind, found in by_kind.items()},
         tests=tuple(_tests(documents, problems)),
         has_policy=any(document.kind == "policies" for document in documents),
     )
 
 
-def _objects(document: Document, problems: list[Diagnostic]) -> Iterator[tuple[str, _Object]]:
-    if isinstance(document.root.value, dict):
+def _objects(
+    document: Document | QuickDocument, problems: list[Diagnostic], told: set[str]
+) -> Iterator[tuple[str, _Object | _Quick]]:
+    if isinstance(document, QuickDocument):
+        for name, values in document.content.objects.items():
+            where = Where(document.file, document.content.lines[name])
+            yield name, _Quick(where, Rough.of(where, told), values, problems)
+    elif isinstance(document.root.value, dict):
         for name, member in document.root.value.items():
             where = Where(document.file, member.line, member.column)
             members = member.node.value if isinstance(member.node.value, dict) else {}
             yield name, _Object(document.file, where, members, problems)
 
 
-def _overlay(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Overlay:
+def _overlay(documents: Documents, problems: list[Diagnostic], told: set[str]) -> Overlay:
     document = next((d for d in documents if d.kind == "overlay"), None)
-    for name, item in _objects(document, problems) if document else ():
+    for name, item in _objects(document, problems, told) if document else ():
         if name == "overlay":
             fleet = item.one("fleet", fields.name)
             return Overlay(fleet.value if fleet else DEFAULT_FLEET, item.many("prefixes", fields.network))
     return Overlay(DEFAULT_FLEET, ())
 
 
-def _gateway(name: str, item: _Object) -> Gateway:
+def _gateway(name: str, item: _Object | _Quick) -> Gateway:
     return Gateway(
         name,
         item.where,
@@ -154,7 +196,7 @@ def _gateway(name: str, item: _Object) -> Gateway:
     )
 
 
-def _client(name: str, item: _Object) -> Client:
+def _client(name: str, item: _Object | _Quick) -> Client:
     return Client(
         name,
         item.where,
@@ -165,7 +207,7 @@ def _client(name: str, item: _Object) -> Client:
     )
 
 
-def _group(name: str, item: _Object) -> Group:
+def _group(name: str, item: _Object | _Quick) -> Group:
     return Group(
         name,
         item.where,
@@ -176,7 +218,7 @@ def _group(name: str, item: _Object) -> Group:
     )
 
 
-def _resource(name: str, item: _Object) -> Resource:
+def _resource(name: str, item: _Object | _Quick) -> Resource:
     return Resource(
         name,
         item.where,
@@ -186,7 +228,7 @@ def _resource(name: str, item: _Object) -> Resource:
     )
 
 
-def _policy(name: str, item: _Object) -> Policy:
+def _policy(name: str, item: _Object | _Quick) -> Policy:
     return Policy(
         name,
         item.where,
@@ -204,7 +246,7 @@ def _action(text: str) -> str:
     return text if text == "deny" else "allow"  # the schema has refused anything else
 
 
-_READERS: Mapping[str, Callable[[str, _Object], Any]] = {
+_READERS: Mapping[str, Callable[[str, _Object | _Quick], Any]] = {
     "gateways": _gateway,
     "clients": _client,
     "groups": _group,
@@ -213,9 +255,13 @@ _READERS: Mapping[str, Callable[[str, _Object], Any]] = {
 }
 
 
-def _tests(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Iterator[AccessTest]:
+def _tests(documents: Documents, problems: list[Diagnostic]) -> Iterator[AccessTest]:
     for document in documents:
-        if document.kind != "tests" or not isinstance(document.root.value, list):
+        if (
+            isinstance(document, QuickDocument)
+            or document.kind != "tests"
+            or not isinstance(document.root.value, list)
+        ):
             continue
         for node in document.root.value:
             if not isinstance(node.value, dict):
@@ -223,17 +269,15 @@ def _tests(documents: tuple[Document, ...], problems: list[Diagnostic]) -> Itera
             where = Where(document.file, node.line, node.column)
             item = _Object(document.file, where, node.value, problems)
             source = item.one("from", fields.test_source)
-            address = item.one("to", fields.address)
+            to = item.one("to", fields.test_destination)
             port = item.one("port", fields.one_port)
             expect = item.one("expect", _action)
             at = item.one("at", fields.instant)
-            if source and address and port and expect and not item.broken:
-                yield AccessTest(
-                    where, source, address.value, port.value, expect.value, at.value if at else None
-                )
+            if source and to and port and expect and not item.broken:
+                yield AccessTest(where, source, to, port.value, expect.value, at.value if at else None)
 
 
-def missing_overlay(documents: tuple[Document, ...], files: Mapping[str, bytes]) -> list[Diagnostic]:
+def missing_overlay(documents: Documents, files: Mapping[str, bytes]) -> list[Diagnostic]:
     """Return the problem of an inventory without overlay.yaml; one that cannot be parsed is not missing."""
     if OVERLAY_FILE in files or any(document.kind == "overlay" for document in documents):
         return []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from tidegate_compiler.diagnostics import Diagnostic, did_you_mean, show
-from tidegate_compiler.model import ALL_CLIENTS, At, From, Group, Inventory
+from tidegate_compiler.model import ALL_CLIENTS, At, From, Group, Inventory, To
 
 
 def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
@@ -45,10 +45,10 @@ def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
         for source in policy.sources:
             yield from _source(source)
         for to in policy.destinations:
-            if to.value.resource:
-                yield At(to.value.resource, to.where), "resources"
+            yield from _destination(to)
     for test in inventory.tests:
         yield from _source(test.source)
+        yield from _destination(test.to)
 
 
 def _memberships(group: Group) -> Iterator[Diagnostic]:
@@ -64,3 +64,8 @@ def _memberships(group: Group) -> Iterator[Diagnostic]:
 def _source(source: At[From]) -> Iterator[tuple[At[str], str]]:
     if source.value.kind != ALL_CLIENTS:
         yield At(source.value.name, source.where), "groups" if source.value.kind == "group" else "clients"
+
+
+def _destination(to: At[To]) -> Iterator[tuple[At[str], str]]:
+    if to.value.resource:
+        yield At(to.value.resource, to.where), "resources"

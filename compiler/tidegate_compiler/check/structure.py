@@ -6,6 +6,7 @@ code and reason; the patterns travel along, so that `read` can make sure that no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -111,13 +112,10 @@ def _diagnose(document: Document, node: Node, problem: SchemaProblem) -> Iterato
             yield from _repeated(document.file, node)
         case "type" if not problem.path:
             wanted = "a list of tests" if document.kind == "tests" else "a mapping from name to object"
-            yield Diagnostic(here, "TG009", f"the file holds {show(node.value)}; it must be {wanted}")
+            message = f"the file holds {show(node.value)}; it must be {wanted}{_space_hint(node.value)}"
+            yield Diagnostic(here, "TG009", message)
         case "type":
-            wanted = _TYPES.get(str(problem.expected), "another type")
-            hint = (
-                "; put it in quotes" if wanted == "text" and not isinstance(node.value, list | dict) else ""
-            )
-            yield Diagnostic(here, "TG014", f"{subject}{show(node.value)} where {wanted} is wanted{hint}")
+            yield Diagnostic(here, "TG014", subject + _wrong_type(node.value, problem))
         case "enum":
             wanted = " or ".join(map(str, problem.expected))
             yield Diagnostic(here, "TG014", f"{subject}{show(node.value)}; write {wanted}")
@@ -129,6 +127,27 @@ def _diagnose(document: Document, node: Node, problem: SchemaProblem) -> Iterato
             yield Diagnostic(
                 here, "TG014", f"{subject}{show(node.value)} breaks the schema ({problem.keyword})"
             )
+
+
+def _wrong_type(value: Any, problem: SchemaProblem) -> str:
+    """Say what stands where something else is wanted, and what to write: a list, a port, text, or anything at all."""
+    wanted = _TYPES.get(str(problem.expected), "another type")
+    field = next((step for step in reversed(problem.path) if isinstance(step, str)), "")
+    if value is None:
+        return f"nothing where {wanted} is wanted; write it, or remove the line"
+    told = f"{show(value)} where {wanted} is wanted"
+    if isinstance(value, list | dict):
+        return told + ("; write one value, without brackets" if wanted == "text" else "")
+    if wanted == "a list":
+        return f"{told}; write it in brackets, [...]"
+    if wanted == "text" and field in ("port", "ports") and type(value) is int and 0 <= value <= 65535:
+        return f"{told}; write tcp/{value} or udp/{value}"
+    return told + ("; put it in quotes" if wanted == "text" else "")
+
+
+def _space_hint(text: Any) -> str:
+    """Return a hint for `name:value`, which YAML takes for one text."""
+    return "; a ':' needs a space behind it" if isinstance(text, str) and re.match(r"[\w-]+:", text) else ""
 
 
 def _fields(kind: str, path: tuple[str | int, ...]) -> list[str]:
@@ -146,7 +165,7 @@ def _unknown_fields(document: Document, node: Node, path: tuple[str | int, ...])
     assert isinstance(node.value, dict)
     for key, member in node.value.items():
         if key not in known and _reserved_name(key) is None:
-            hint = did_you_mean(key, known) or f"; known here: {', '.join(known)}"
+            hint = _space_hint(key) or did_you_mean(key, known) or f"; known here: {', '.join(known)}"
             where = Where(document.file, member.line, member.column)
             yield Diagnostic(where, "TG011", f"unknown field {show(key)}{hint}")
 

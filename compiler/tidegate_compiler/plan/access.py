@@ -132,7 +132,7 @@ def _grouped(
     told = []
     for (found, members), families in gathered.items():
         clients = tuple(sorted(client for number in members for client in alike[number]))
-        told += [Difference(found, clients, *product) for product in _products(families)]
+        told += [Difference(found, clients, *product) for product in products(families)]
     return sorted(told, key=_order)
 
 
@@ -153,7 +153,7 @@ def _order(one: Difference) -> tuple[Any, ...]:
 _Ports = tuple[Interval, Interval]
 
 
-def _products(
+def products(
     families: Mapping[int, list[Box]],
 ) -> Iterable[tuple[tuple[tuple[int, Interval], ...], tuple[tuple[int, Interval, Interval], ...], Interval]]:
     """Yield (to, ports, time): destinations with equal ports and times together, then both families if alike."""

@@ -7,9 +7,11 @@ import click
 from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
+from tidegate_compiler.options import limit_option
 from tidegate_compiler.plan import document, markdown, report, source
+from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.plan import plan as compare
-from tidegate_compiler.terminal import say
+from tidegate_compiler.terminal import chosen_format, say
 from tidegate_schema.cli import Failure
 
 OK, CHANGES = 0, 2
@@ -17,27 +19,30 @@ OK, CHANGES = 0, 2
 
 @click.command(
     epilog="Examples: tidegate plan main inventory; tidegate plan HEAD~1:inventory HEAD:inventory --format markdown; "
-    "tidegate plan bundles inventory --format json"
+    "tidegate plan out inventory --format json"
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True
+    "--format", "form", type=click.Choice(["text", "json", "markdown"]), help="text is the default."
 )
-def plan(old: str, new: str, form: str) -> int:
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@limit_option
+def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) -> int:
     """Say what a change does: access gained and lost, hosts that reload, objects changed.
 
-    OLD and NEW are inventory directories, git revisions (REV, for its directory inventory, or REV:path from the
-    top of the repository), or compile outputs. A directory wins over a revision of the same name.
+    OLD and NEW are inventory directories, git revisions (REV, for its directory inventory; REV:path, from the top
+    of the repository; REV: for the top itself), or compile outputs. A directory wins over a revision of the same name.
 
     Exit status: 0 no changes, 2 changes, 1 a side cannot be read.
     """
+    form = chosen_format(form, as_json)
     try:
         found = [source.read(name) for name in (old, new)]
     except source.SourceError as error:
         raise Failure(str(error)) from None
     before, after = _sides(*found)
-    told = document.document(compare(before, after))
+    told = document.document(compare(before, after, limits))
     if form == "json":
         say([reports.to_json(told)])
     elif form == "markdown":

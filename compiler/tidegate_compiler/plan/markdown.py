@@ -17,7 +17,7 @@ MARKER = "<!-- tidegate-plan -->"
 MAX_CHARS = 65536
 _NOTE_CHARS = 160
 _CELL_CHARS = 800
-_UNSAFE = re.compile(r"[^A-Za-z0-9 ._/:,;=+()\-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9 ._/:,;=+()~^\-]")
 _Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 

@@ -154,7 +154,7 @@ def _destination(to: Any) -> str:
 def _test(test: AccessTest) -> str:
     """Return what stands for a test, which has no name: all that it says."""
     at = "" if test.at is None else f" at {format_instant(test.at)}"
-    return f"{_source(test.source.value)} to {test.address} {test.port}{at}: {test.expect}"
+    return f"{_source(test.source.value)} to {test.destination} {test.port}{at}: {test.expect}"
 
 
 def _key(key: At[bytes]) -> str:

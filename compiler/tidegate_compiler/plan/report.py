@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from tidegate_compiler.diagnostics import harmless
+
 SHOWN = 8
 """How many members of a list a line shows; the rest is counted. JSON has them all."""
 
@@ -12,13 +14,13 @@ SHOWN = 8
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """Yield the plan's lines, printable ASCII whatever the files are called."""
     for line in _lines(document):
-        yield "".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in line)
+        yield harmless("".join(char if " " <= char <= "~" else ascii(char)[1:-1] for char in line))
 
 
 def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield f"{document['old']['name']} -> {document['new']['name']}: {summary(document)}"
     for limit in document["limits"]:
-        yield f"limit {limit['name']} exceeded: {limit['message']}"
+        yield f"limit {limit['name']} exceeded: {limit['message']}; publish needs --allow {limit['name']}"
     for kind, sign in (("gained", "+"), ("lost", "-")):
         if document["access"][kind]:
             yield ""

@@ -35,10 +35,9 @@ class _Entry(NamedTuple):
 
 def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
     """Return (path in the repository, files by path relative to it, problems) of REV or REV:path."""
-    rev, colon, path = name.partition(":")
-    path = path.strip("/") if colon else DEFAULT_PATH
+    rev, path = _split(name)
     if not rev or rev.startswith("-") or "\0" in name or ".." in path.split("/"):
-        raise RevisionError("neither a directory nor a git revision")
+        raise RevisionError("neither a directory nor a git revision; write REV or REV:path")
     commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
     tree = (
         _resolve(f"{commit}:{path}", f"the revision has no {show(path)}; write REV:path") if path else commit
@@ -49,6 +48,22 @@ def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
     wanted: list[_Entry] = []
     problems = [problem for entry in entries for problem in _judge(entry, entries, wanted)]
     return path or ".", _contents(wanted), problems
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return (revision, path from the top of the repository, "" for the top itself).
+
+    A revision may hold colons inside braces, as in main@{2026-01-01 12:00} or HEAD^{/fix: it}: as git does, the path
+    begins after the first one outside (gitrevisions(7)). `REV:` and `REV:.` are the top.
+    """
+    depth = 0
+    for position, char in enumerate(name):
+        if char == "{" or (char == "}" and depth):
+            depth += 1 if char == "{" else -1
+        elif char == ":" and depth == 0:
+            steps = name[position + 1 :].split("/")
+            return name[:position], "/".join(step for step in steps if step not in ("", "."))
+    return name, DEFAULT_PATH
 
 
 def _resolve(expression: str, otherwise: str) -> str:

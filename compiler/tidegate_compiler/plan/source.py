@@ -105,12 +105,17 @@ def _of_output(title: str, path: Path) -> Side:
         found = output.read(path)
     except output.OutputError as error:
         raise SourceError(str(error)) from None
+    return of_hosts(title, found.hosts)
+
+
+def of_hosts(title: str, hosts: Hosts) -> Side:
+    """Return the side of hosts' files alone, each of them one that a host would take; there is no inventory."""
     policies = {
         host: jsonfile.parse(data["policy.json"]) if "policy.json" in data else None
-        for (kind, host), data in found.hosts.items()
+        for (kind, host), data in hosts.items()
         if kind == "gateway"
     }
-    return Side(title, title.rstrip("/") or "/", found.hosts, policies, _names(found.hosts), None)
+    return Side(title, title.rstrip("/") or "/", hosts, policies, _names(hosts), None)
 
 
 def _names(hosts: Hosts) -> dict[str, str]:

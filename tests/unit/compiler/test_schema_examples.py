@@ -10,8 +10,8 @@ import pytest
 
 from tidegate_compiler import accesstests, fields
 from tidegate_compiler.check.read import DEFAULT_FLEET
-from tidegate_compiler.judge import court
 from tidegate_compiler.pipeline import Compiled, compile_files
+from tidegate_compiler.reach import Reach
 from tidegate_schema import validation
 
 KINDS = ("overlay", "gateways", "clients", "groups", "resources", "policies", "tests")
@@ -39,7 +39,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "policies.not_before": fields.instant,
     "policies.expires": fields.instant,
     "tests.from": fields.test_source,
-    "tests.to": fields.address,
+    "tests.to": fields.test_destination,
     "tests.port": fields.one_port,
     "tests.at": fields.instant,
 }
@@ -94,7 +94,7 @@ def test_the_examples_together_are_an_inventory() -> None:
     compiled = compile_files(files(), [])
     assert isinstance(compiled, Compiled)
     assert compiled.diagnostics == ()
-    assert not accesstests.run(compiled.inventory, court(compiled.fleet), 0).failures
+    assert not accesstests.run(compiled.inventory, Reach(compiled.fleet), 0).failures
 
 
 def test_an_example_that_does_not_fit_would_be_noticed() -> None:

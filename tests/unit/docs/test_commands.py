@@ -99,8 +99,39 @@ def test_the_story_is_true(desk: Desk) -> None:
     assert event["client_id"] == client_id(parse_public_key(key))
 
 
-def test_no_other_page_has_commands_for_a_desk() -> None:
-    assert AT_DESKS == ["docs/story.md"]
+def test_the_page_of_the_command_line_is_true(desk: Desk) -> None:
+    said = desk.follow("docs/commands.md")
+    assert said["tidegate validate inventory"] == "0 errors, 0 warnings\n"
+    assert json.loads(said["tidegate validate inventory --json"])["diagnostics"] == []
+    assert json.loads((desk.directory / "tidegate.sarif").read_bytes())["version"] == "2.1.0"
+
+
+@pytest.mark.parametrize("page", [page for page in AT_DESKS if page != "docs/story.md"])
+def test_commands_for_a_desk_do_what_the_page_says(desk: Desk, page: str) -> None:
+    assert desk.follow(page)
+
+
+def test_the_access_tests_of_the_page_hold(desk: Desk) -> None:
+    (shown,) = (fence.text for fence in fences("docs/proofs.md") if fence.language == "yaml")
+    (desk.directory / "inventory/tests/page.yaml").write_text(shown)
+    assert "30 passed, 0 failed" in desk.run("tidegate test inventory --at 2027-01-01")
+
+
+def test_editing_does_what_its_page_says(desk: Desk) -> None:
+    said = desk.follow("docs/editing.md")
+    added = next(text for command, text in said.items() if "add client" in command)
+    assert "added client zoe-laptop with 10.64.0.2/32, fd64::2/128" in added
+    assert (
+        next(text for command, text in said.items() if command == "tidegate test inventory").count("\n") > 0
+    )
+    assert said["tidegate inventory remove client frank-laptop"].count(": removed ") == 5
+    refused = said["tidegate inventory remove client ci-runner"]
+    assert "would remove the policy ci-writes-backups" in refused
+    assert "give --cascade" in refused
+    imported = next(text for command, text in said.items() if "import" in command)
+    assert "wg0.conf:5: a private key" in imported
+    assert "gateway's own" not in imported + (desk.directory / "imported/gateways/imported.yaml").read_text()
+    assert said["tidegate validate imported --strict"] == "0 errors, 0 warnings\n"
 
 
 def test_a_wrong_command_would_be_noticed(desk: Desk) -> None:

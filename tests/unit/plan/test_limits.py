@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from compilerkit import client, gateway, inventory, key, policy
 from plankit import planned, side, told
 from tidegate_compiler.plan import limits
 from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.plan import plan
+from tidegate_schema.cli import EXIT_USAGE, run
 
 
 def fleet(count: int, changed: int = 0, **kinds: Any) -> dict[str, bytes]:
@@ -79,3 +83,31 @@ def test_every_limit_has_a_name_of_the_schema() -> None:
     found = told(fleet(25), fleet(19))["limits"]
     assert [one["name"] for one in found] == ["clients-removed-share"]
     assert found[0]["value"] == 0.24
+
+
+def test_gateways_with_another_key_count_too() -> None:
+    new = gateway("gw")
+    new["gw"]["public_key"] = key("another")
+    assert names(fleet(30), fleet(30, gateways=new)) == []
+    assert names(fleet(30), fleet(30, changed=19, gateways=new)) == []
+    (found,) = planned(fleet(30), fleet(30, changed=20, gateways=new)).exceeded
+    assert (found.name, found.value) == ("keys-changed", 21)
+    assert found.message == "21 hosts with another key, 1 of them gateways; the limit is 20"
+
+
+def test_other_limits_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = []
+    for name, files in (("old", fleet(25)), ("new", fleet(19))):
+        for path, data in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_bytes(data)
+        sides.append(str(tmp_path / name))
+    assert run(["plan", *sides]) == 2
+    line = "limit clients-removed-share exceeded: 6 clients removed, of 25; the limit is 20%"
+    assert f"{line}; publish needs --allow clients-removed-share" in capsys.readouterr().out.splitlines()
+    assert run(["plan", *sides, "--limit", "clients-removed-share=24%", "--limit", "clients-removed=5"]) == 2
+    out = capsys.readouterr().out
+    assert "clients-removed-share" not in out
+    assert "limit clients-removed exceeded" in out
+    assert run(["plan", *sides, "--limit", "client-removed=5"]) == EXIT_USAGE
+    assert "there are clients-removed," in capsys.readouterr().err

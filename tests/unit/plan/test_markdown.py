@@ -23,7 +23,7 @@ HOSTILE = [
 
 def clean(text: str) -> None:
     """Assert that a code span stays one, and shows all that it holds."""
-    assert re.fullmatch(r"`[A-Za-z0-9 ._/:,;=+()\\\-]+`|-", text), text
+    assert re.fullmatch(r"`[A-Za-z0-9 ._/:,;=+()~^\\\-]+`|-", text), text
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -40,6 +40,11 @@ def test_any_text_is_harmless_in_a_code_span(value: str) -> None:
 def test_different_values_stay_different() -> None:
     assert code("a\\x40") != code("a@")
     assert code("@") == "`\\x40`"
+
+
+def test_revisions_are_shown_as_they_are_written() -> None:
+    assert code("HEAD~1:inventory") == "`HEAD~1:inventory`"
+    assert code("main^2") == "`main^2`"
 
 
 @pytest.mark.parametrize("value", HOSTILE)

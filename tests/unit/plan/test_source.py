@@ -117,6 +117,33 @@ def test_exit_statuses_and_forms(tidegate: Run, repository: Repository) -> None:
     assert tidegate("HEAD", "HEAD", "--format", "xml")[0] == EXIT_USAGE
 
 
+def test_a_revision_may_hold_colons_inside_braces(tidegate: Run, repository: Repository) -> None:
+    repository.commit("fix: this")
+    revoke_alice(repository)
+    repository.commit("Revoke")
+    for name in ("HEAD^{/fix: this}", "HEAD^{/fix: this}:inventory", "HEAD@{1}:./inventory/"):
+        assert tidegate("HEAD~1", name)[0] == 0, name
+        assert tidegate(name, "HEAD")[0] == 2, name
+    status, _, err = tidegate("HEAD", ":/fix: this")
+    assert (status, "write REV or REV:path" in err, err.count("\n")) == (1, True, 1)
+
+
+def test_the_top_of_the_repository_is_written_in_two_ways(
+    tidegate: Run, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in [*repository.inventory.iterdir()]:
+        path.rename(repository.root / path.name)
+    repository.commit()
+    (repository.root / "below").mkdir()
+    for place in (
+        repository.root,
+        repository.root / "below",
+    ):  # the path begins at the top, wherever one stands
+        monkeypatch.chdir(place)
+        assert tidegate("HEAD:", "HEAD:.")[0] == 0
+        assert tidegate("HEAD~1", "HEAD:./")[0] == 0
+
+
 def test_a_merge_is_compared_with_either_parent(tidegate: Run, repository: Repository) -> None:
     repository.git("checkout", "-q", "-b", "side")
     revoke_alice(repository)

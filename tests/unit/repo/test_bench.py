@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from bench.compiler import grow
-from bench.rows import Row, medians
-from tidegate_compiler import pipeline
+from bench import fleet
+from bench.compiler import Cost, medians
+from bench.rows import Row
+from tidegate_compiler import pipeline, quick
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_grown_inventory_is_valid_and_the_same_each_time(tmp_path: Path) -> None:
+def test_the_generated_fleet_is_valid_and_the_same_each_time(tmp_path: Path) -> None:
     trees = [tmp_path / "one", tmp_path / "two"]
     for tree in trees:
-        shutil.copytree(ROOT / "inventory", tree)
-        grow(tree, 120)
-    assert [d for d in pipeline.validate(trees[0]).diagnostics if "bench" in str(d)] == []
+        fleet.generate(tree, 600)
+    checked = pipeline.validate(trees[0])
+    assert checked.inventory is not None
+    assert {diagnostic.code for diagnostic in checked.diagnostics} <= {"TG055", "TG056"}
+    assert len(checked.inventory.clients) == 600
+    assert len(checked.inventory.gateways) == fleet.GATEWAYS
     one, two = ({p.relative_to(tree): p.read_bytes() for p in tree.rglob("*.yaml")} for tree in trees)
     assert one == two
-    assert (
-        sum(text.count(b"public_key") for path, text in one.items() if path.name.startswith("bench")) == 120
+    assert all(
+        quick.read(path.parent.name, data.decode())
+        for path, data in one.items()
+        if path.name != "overlay.yaml"
     )
 
 
 def test_medians_leave_out_the_first_round() -> None:
     calls: list[str] = []
-    assert set(medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)) == {
-        "a",
-        "b",
+
+    def task(name: str) -> Cost:
+        calls.append(name)
+        return Cost(len(calls), 1, 2)
+
+    assert medians({"a": lambda: task("a"), "b": lambda: task("b")}, rounds=3) == {
+        "a": (5, 1, 2),
+        "b": (6, 1, 2),
     }
-    assert calls == ["a", "b"] * 3
+    assert calls == ["a", "b"] * 4
 
 
 def test_a_row_knows_whether_it_meets_its_target() -> None:

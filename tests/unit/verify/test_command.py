@@ -136,7 +136,7 @@ def test_there_has_to_be_something_to_prove(tidegate: Run, out: Path, tmp_path: 
 def test_the_help_has_an_example(tidegate: Run) -> None:
     status, printed, _ = tidegate("verify", "--help")
     assert status == 0
-    example = "Example: tidegate compile inventory --out bundles && tidegate verify inventory bundles"
+    example = "Example: tidegate compile inventory --out out && tidegate verify inventory out"
     assert example in " ".join(printed.split())
 
 
