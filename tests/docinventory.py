@@ -1,7 +1,7 @@
 """The reference in docs/inventory.md, made from the schemas; `python tests/doctables.py` writes it anew.
 
-What the schemas say stands between `<!-- kind NAME -->` and `<!-- end -->`, and in the overview; around it stands what no
-schema says. So the page itself is the frame, and whoever changes a field changes one place.
+What the schemas say stands between `<!-- kind NAME -->` and `<!-- end -->`, and in the overview; around it stands
+what no schema says. So the page itself is the frame, and whoever changes a field changes one place.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import copy
 import re
 
 import pytest
+
 import docinventory
 from docinventory import KINDS, described_object
 from docskit import fences
