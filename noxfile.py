@@ -131,7 +131,7 @@ def release(session: nox.Session) -> None:
     python(session, "-m", "twine", "check", "--strict", *dist)
 
     scratch = Path(session.create_tmp()).resolve()
-    for leftover in ("env", "out"):
+    for leftover in ("env", "out", "new"):
         shutil.rmtree(scratch / leftover, ignore_errors=True)
     python(session, "-m", "venv", str(scratch / "env"))
     programs = scratch / "env" / "bin"
@@ -147,6 +147,9 @@ def release(session: nox.Session) -> None:
         session.run(str(programs / "tidegate"), "--version", external=True)
         compile_ = ("compile", str(ROOT / "inventory"), "--out", str(scratch / "out"))
         session.run(str(programs / "tidegate"), *compile_, external=True)
+        # What it writes is package data, some of it by way of a symbolic link.
+        judges = ("--ci", "github", "--ci", "gitlab", "--ci", "pre-commit")
+        session.run(str(programs / "tidegate"), "init", str(scratch / "new"), *judges, external=True)
 
 
 @nox.session(venv_backend="venv")
