@@ -109,6 +109,23 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def editor(session: nox.Session) -> None:
+    """Open an inventory with a real yaml-language-server; needs node 18 and npm, and fetches 20 packages."""
+    prepare(session)
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            session.error(f"needs {program}; install with:  sudo apt-get install -y nodejs npm")
+    home = ROOT / ".nox" / "editor"
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / "editor" / name, home)
+    # Every file is checked by its hash in the lock, and no script of a package runs.
+    with session.chdir(home):
+        session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", external=True)
+    python(session, "-m", "pytest", "tests/editor", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure; `bench [PART…] [--json FILE]`."""
     prepare(session)
