@@ -115,7 +115,7 @@ def editor(session: nox.Session) -> None:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             session.error(f"needs {program}; install with:  sudo apt-get install -y nodejs npm")
-    home = ROOT / ".nox" / "editor"
+    home = ROOT / ".nox" / "yaml-language-server"  # apart from .nox/editor, where nox may keep an environment
     home.mkdir(parents=True, exist_ok=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(ROOT / "tests" / "editor" / name, home)

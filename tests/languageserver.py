@@ -16,7 +16,7 @@ from typing import Any
 
 from docskit import ROOT
 
-HOME = ROOT / ".nox" / "editor"
+HOME = ROOT / ".nox" / "yaml-language-server"
 """Where `./run editor` installs what tests/editor/package-lock.json names."""
 PROGRAM = HOME / "node_modules" / "yaml-language-server" / "bin" / "yaml-language-server"
 _SETTINGS = {
