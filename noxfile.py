@@ -166,6 +166,7 @@ def release(session: nox.Session) -> None:
         session.run(str(programs / "tidegate"), *compile_, external=True)
         # What it writes is package data, some of it by way of a symbolic link.
         judges = ("--ci", "github", "--ci", "gitlab", "--ci", "pre-commit")
+        session.run("git", "init", "-q", str(scratch / "new"), external=True)  # not this repository's top
         session.run(str(programs / "tidegate"), "init", str(scratch / "new"), *judges, external=True)
 
 

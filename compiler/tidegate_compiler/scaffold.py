@@ -6,6 +6,7 @@ The latter are docs/ci/, file by file: written there for an inventory at `invent
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -109,8 +110,7 @@ def write(root: Path, judges: Iterable[str]) -> Written:
     if root.exists() and (not root.is_dir() or any(entry.name != ".git" for entry in root.iterdir())):
         raise ScaffoldError(f"{show_path(str(root))}: not an empty directory; name a new one")
     real = root.resolve()
-    found = next((above for above in (real, *real.parents) if (above / ".git").exists()), None)
-    top = found or real
+    top = _repository(real) or real
     judging = judging_files(judges, real.relative_to(top).as_posix())
     written = [_write(root / path, _fresh_keys(data)) for path, data in inventory_files().items()]
     kept = []
@@ -123,6 +123,19 @@ def write(root: Path, judges: Iterable[str]) -> Written:
         else:
             kept.append(_kept(there, path, data))
     return Written(tuple(sorted(written)), tuple(kept))
+
+
+def _repository(directory: Path) -> Path | None:
+    """Return the top of the git repository around a directory, as git finds it: never from a ceiling up, see git(1)."""
+    ceilings = {
+        Path(path) for path in os.environ.get("GIT_CEILING_DIRECTORIES", "").split(os.pathsep) if path
+    }
+    for above in (directory, *directory.parents):
+        if above in ceilings and above != directory:
+            return None
+        if (above / ".git").exists():
+            return above
+    return None
 
 
 def _kept(there: Path, path: str, data: bytes) -> str:

@@ -48,6 +48,16 @@ def test_a_directory_of_its_own_is_its_repository(tmp_path: Path) -> None:
     assert "\n  INVENTORY: . #" in (tmp_path / "new/.github/workflows/tidegate.yml").read_text()
 
 
+def test_a_repository_beyond_a_ceiling_is_not_found(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "below").mkdir()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", f"{repository / 'below'}:{repository / 'x'}")
+    assert run(["init", "below/inventory"]) == 0
+    assert all(path.startswith("below/inventory/") for path in files(repository))
+    assert (repository / "below/inventory/CODEOWNERS").is_file()
+
+
 @pytest.mark.parametrize("inventory", ["inventory", "nets/eu.1/my-inventory", "."])
 def test_what_judges_goes_to_the_top_and_names_the_path(repository: Path, inventory: str) -> None:
     assert run(["init", inventory, *EVERY_JUDGE]) == 0
