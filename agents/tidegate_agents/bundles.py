@@ -17,11 +17,10 @@ from pathlib import Path
 from securesystemslib.signer import Key
 
 from tidegate_agents.files import FileRefused, read_bounded
+from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
 from tidegate_schema.release import (
     ENVELOPE_FILE,
     ENVELOPE_MAX_BYTES,
-    FILE_MAX_BYTES,
-    FILES,
     FileEntry,
     Release,
     ReleaseError,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tidegate_compiler.model import ALL_CLIENTS, At, Inventory, Network, Policy
+from tidegate_compiler.model import ALL_CLIENTS, At, From, Inventory, Network, Policy
 from tidegate_compiler.networks import contains, sort_key
-from tidegate_compiler.times import ALWAYS, Window, intersect_all, union
+from tidegate_compiler.times import Window, intersect_all, union
 from tidegate_schema.ports import ANY_PROTOCOL, PortRange, parse_ports
 
 Ports = tuple[PortRange, ...]
@@ -37,54 +37,60 @@ class Grant:
                 for wider, mine in self.destinations.items()
             )
             for prefix, ports in other.destinations.items()
-        ) and all(
-            client in self.clients and windows_cover(self.clients[client], windows)
-            for client, windows in other.clients.items()
-        )
+        ) and clients_cover(self.clients, other.clients)
 
 
 def grants(inventory: Inventory) -> tuple[Grant, ...]:
     """Return every policy's grant, in order of policy names; unknown references are passed over."""
-    memberships = {
-        group.name: {member.value: group.window(member.value) for member in group.members}
-        for group in inventory.groups.values()
-    }
-    everyone = dict.fromkeys(inventory.clients, ALWAYS)
+    clients = _Clients(inventory)
     return tuple(
-        Grant(
-            policy.name,
-            policy.action,
-            _clients(policy, memberships, everyone),
-            _destinations(policy, inventory),
-        )
+        Grant(policy.name, policy.action, clients.of(policy), _destinations(policy, inventory))
         for policy in inventory.policies.values()
     )
 
 
-def _clients(
-    policy: Policy, memberships: Mapping[str, Mapping[str, Window]], everyone: Mapping[str, Window]
-) -> dict[str, tuple[Window, ...]]:
-    gathered: dict[str, list[Window]] = {}
-    for source in policy.sources:
-        match source.value.kind:
-            case kind if kind == ALL_CLIENTS:
-                selected = everyone
-            case "group":
-                selected = memberships.get(source.value.name, {})
-            case _:
-                selected = {source.value.name: ALWAYS}
-        for client, window in selected.items():
-            if client in everyone:
-                gathered.setdefault(client, []).append(window)
-    known: dict[tuple[Window, ...], tuple[Window, ...]] = {}  # most members have the same windows
-    resolved = {}
-    for client in sorted(gathered):
-        windows = tuple(gathered[client])
-        if windows not in known:
-            known[windows] = union(intersect_all(windows, policy.window))
-        if known[windows]:
-            resolved[client] = known[windows]
-    return resolved
+class _Clients:
+    """Selectors to clients with their windows. Policies that select alike share one mapping."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._known = inventory.client_rows
+        self._groups = inventory.group_rows
+        self._resolved: dict[tuple[frozenset[From], Window], Mapping[str, tuple[Window, ...]]] = {}
+
+    def of(self, policy: Policy) -> Mapping[str, tuple[Window, ...]]:
+        """Return a policy's clients in order of name, each with disjoint windows."""
+        asked = (frozenset(source.value for source in policy.sources), policy.window)
+        if asked not in self._resolved:
+            self._resolved[asked] = self._resolve(*asked)
+        return self._resolved[asked]
+
+    def _resolve(self, sources: Iterable[From], window: Window) -> Mapping[str, tuple[Window, ...]]:
+        if window.is_empty:
+            return {}
+        always: set[str] = set()
+        at_times: dict[str, list[Window]] = {}
+        for source in sources:
+            match source.kind:
+                case kind if kind == ALL_CLIENTS:
+                    always.update(self._known)
+                case "group":
+                    members, not_before, expires = self._groups.get(source.name, ((), {}, {}))
+                    timed = not_before.keys() | expires.keys()
+                    always.update(members if not timed else set(members) - timed)
+                    for member in timed.intersection(members):
+                        time = Window(not_before.get(member), expires.get(member))
+                        at_times.setdefault(member, []).append(time)
+                case _:
+                    always.add(source.name)
+        windows: dict[str, tuple[Window, ...]] = {
+            client: union(intersect_all(times, window)) for client, times in at_times.items()
+        }
+        limited = {client for client, left in windows.items() if left and client not in always}
+        resolved: dict[str, tuple[Window, ...]] = dict.fromkeys(
+            sorted(self._known.keys() & (always | limited)), (window,)
+        )
+        resolved.update((client, windows[client]) for client in limited if client in resolved)
+        return resolved
 
 
 def _destinations(policy: Policy, inventory: Inventory) -> dict[Network, Ports]:
@@ -141,6 +147,16 @@ def merge(ranges: Iterable[PortRange]) -> Ports:
 def ports_cover(wider: Ports, ports: Ports) -> bool:
     """Tell whether merged ranges admit all of other merged ranges."""
     return all(any(mine.intersect(port) == port for mine in wider) for port in ports)
+
+
+def clients_cover(wider: Mapping[str, tuple[Window, ...]], clients: Mapping[str, tuple[Window, ...]]) -> bool:
+    """Tell whether each of some clients is among others, for all of its windows."""
+    if wider is clients:
+        return True
+    return len(wider) >= len(clients) and all(
+        client in wider and (wider[client] is windows or windows_cover(wider[client], windows))
+        for client, windows in clients.items()
+    )
 
 
 def windows_cover(wider: tuple[Window, ...], windows: tuple[Window, ...]) -> bool:

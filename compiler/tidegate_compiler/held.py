@@ -16,13 +16,12 @@ from pathlib import Path
 from securesystemslib.signer import CryptoSigner
 
 from tidegate_compiler.output import OutputError, read_bounded, refuse
+from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
 from tidegate_schema.names import is_name
 from tidegate_schema.release import (
     DIGEST_PATTERN,
     ENVELOPE_FILE,
     ENVELOPE_MAX_BYTES,
-    FILE_MAX_BYTES,
-    FILES,
     FileEntry,
     ReleaseError,
     files_digest,

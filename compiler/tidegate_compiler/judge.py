@@ -62,7 +62,7 @@ class Court:
 def court(fleet: Fleet) -> Court:
     """Index a fleet's clients and policies."""
     return Court(
-        {client.name: client for client in fleet.clients},
+        fleet.clients,
         {gateway.name: PolicyTable(gateway.policy) for gateway in fleet.gateways},
     )
 
@@ -120,7 +120,7 @@ def _standbys(client: ClientHost, position: int) -> tuple[str, ...]:
 def why(judgement: Judgement, client: ClientHost, address: Address) -> str:
     """Return the reason in words, one line."""
     if judgement.reason == NO_ROUTE:
-        if address.version not in {own.version for own in client.addresses}:
+        if address.version not in client.families:
             return f"the client has no IPv{address.version} address, so nothing routes there"
         return "no gateway of the client has a network that contains the destination"
     return {

@@ -7,11 +7,11 @@ inventories in which nothing is broken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from tidegate_compiler.diagnostics import Where
 from tidegate_compiler.times import Window
@@ -19,6 +19,14 @@ from tidegate_compiler.times import Window
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 T = TypeVar("T")
+
+ClientRow: TypeAlias = tuple[bytes, tuple[bytes, ...], tuple[str, ...]]
+"""A client's raw public key (b"" when it could not be read), its addresses as written, 4 or 16 bytes each in network
+order, and its gateways."""
+VERSIONS = {4: 4, 16: 6}
+"""The IP version of an address by its length in bytes."""
+GroupRow: TypeAlias = tuple[tuple[str, ...], Mapping[str, int], Mapping[str, int]]
+"""A group's members, and the Unix seconds at which the memberships of some of them begin and end."""
 
 ALL_CLIENTS = "all-clients"
 
@@ -29,6 +37,37 @@ class At(Generic[T]):
 
     value: T
     where: Where
+
+
+class Lazily(Mapping[str, T]):
+    """Objects by name that are made when somebody asks for one: of clients there may be a hundred thousand."""
+
+    def __init__(self, rows: Mapping[str, Any], make: Callable[[str], T], made: Mapping[str, T]) -> None:
+        """Hold an object for each name in `rows`, in that order: one of `made`, or else what `make` returns."""
+        self.rows = rows
+        self._make = make
+        self.made = dict(made)
+
+    def __getitem__(self, name: str) -> T:
+        """Return the object, the same at every call."""
+        made = self.made.get(name)
+        if made is None:
+            if name not in self.rows:
+                raise KeyError(name)
+            made = self.made[name] = self._make(name)
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is one of that name."""
+        return name in self.rows
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -80,6 +119,15 @@ class Client:
         """Return the IP versions it has an address of."""
         return frozenset(address.value.version for address in self.addresses)
 
+    @property
+    def row(self) -> ClientRow:
+        """Return its values alone."""
+        return (
+            self.public_key.value,
+            tuple(address.value.network_address.packed for address in self.addresses),
+            tuple(gateway.value for gateway in self.gateways),
+        )
+
 
 @dataclass(frozen=True)
 class Group:
@@ -96,6 +144,15 @@ class Group:
         """Return when the member is one."""
         begin, end = self.not_before.get(member), self.expires.get(member)
         return Window(begin.value if begin else None, end.value if end else None)
+
+    @property
+    def row(self) -> GroupRow:
+        """Return its values alone."""
+        return (
+            tuple(member.value for member in self.members),
+            {member: time.value for member, time in self.not_before.items()},
+            {member: time.value for member, time in self.expires.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -180,3 +237,17 @@ class Inventory:
     tests: tuple[AccessTest, ...] = ()
     has_policy: bool = False
     """A gateway without policy and a gateway with an empty one differ: the first was never sent one."""
+
+    @cached_property
+    def client_rows(self) -> Mapping[str, ClientRow]:
+        """Return the clients' values alone, in order of name: what goes through all of them reads these."""
+        return _rows(self.clients)
+
+    @cached_property
+    def group_rows(self) -> Mapping[str, GroupRow]:
+        """Return the groups' values alone, in order of name."""
+        return _rows(self.groups)
+
+
+def _rows(objects: Mapping[str, Any]) -> Mapping[str, Any]:
+    return objects.rows if isinstance(objects, Lazily) else {name: one.row for name, one in objects.items()}

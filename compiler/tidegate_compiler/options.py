@@ -9,7 +9,6 @@ import click
 
 from tidegate_compiler import fields, pipeline, report
 from tidegate_compiler.diagnostics import show
-from tidegate_compiler.plan import limits
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import Failure
 
@@ -28,27 +27,6 @@ at_option = click.option(
     "--at", callback=_instant, metavar="TIME", help="2027-06-30, 2027-06-30T18:00Z or now."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _limits(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> limits.Limits:
-    """Read limits, NAME=VALUE each."""
-    for value in values:
-        try:
-            limits.parse([value])
-        except ValueError as error:
-            raise click.BadParameter(f"{show(value)}: {error}") from None
-    return limits.parse(values)
-
-
-limit_option = click.option(
-    "--limit",
-    "limits",
-    callback=_limits,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Another limit than the default, for instance clients-removed=100 or access-widened-share=80%; "
-    "may be repeated.",
-)
 
 
 def compiled(inventory: Path) -> pipeline.Compiled:

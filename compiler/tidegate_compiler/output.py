@@ -18,12 +18,14 @@ from typing import Any
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.render import FORMAT, MANIFEST
 from tidegate_schema import jsonfile, validation, wgquick
+from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
 from tidegate_schema.names import is_name
 from tidegate_schema.policy import PolicyTable
-from tidegate_schema.release import FILE_MAX_BYTES, FILES
 
 INCOMPLETE = ".incomplete"
 _ASIDE = ".new"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MANIFEST_MAX_BYTES = 64 << 20
 
 
@@ -52,30 +54,124 @@ class Output:
 def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
-    changed = tuple(sorted(path for path, data in files.items() if not _is_same(out / path, data)))
-    stale = tuple(sorted(_present(out) - set(files) - {path + _ASIDE for path in changed}))
-    if not changed and not stale and not (out / INCOMPLETE).exists():
-        return Written((), (), len(files))
-    (out / INCOMPLETE).touch()
-    for path in changed:
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        _aside(out / path).write_bytes(files[path])
-    for path in changed:
-        _aside(out / path).replace(out / path)
-    for path in stale:
-        (out / path).unlink()
-    _drop_empty(out)
-    (out / INCOMPLETE).unlink()
-    return Written(changed, stale, len(files) - len(changed))
+    root = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _Writer(root).write(files)
+    finally:
+        os.close(root)
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(path.name + _ASIDE)
+class _Writer:
+    """One write into an output, by paths relative to it: there may be a hundred thousand of them."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._hosts: dict[str, list[str]] = {}
+        """The names in each host's folder."""
+        self._strangers: list[str] = []
+        """What stands in a folder's place and is none."""
+        for kind in FILES:
+            for host in self._names(kind) or ():
+                names = self._names(f"{kind}/{host}")
+                if names is None:
+                    self._strangers.append(f"{kind}/{host}")
+                else:
+                    self._hosts[f"{kind}/{host}"] = names
+
+    def write(self, files: Mapping[str, bytes]) -> Written:
+        """Make it hold exactly `files`."""
+        new, changed, unchanged = [], [], 0
+        for path, data in files.items():
+            if "/" in path and path.rpartition("/")[0] not in self._hosts:
+                new.append(path)
+            elif self._is_same(path, data):
+                unchanged += 1
+            else:
+                changed.append(path)
+        present = {f"{host}/{name}" for host, names in self._hosts.items() for name in names}
+        aside = [path + _ASIDE for path in changed]
+        stale = sorted({*present.difference(files, aside), *self._strangers})
+        if new or changed or stale or self._exists(INCOMPLETE):
+            self._create(INCOMPLETE, b"")
+            self._apply(files, new, changed, stale)
+            os.unlink(INCOMPLETE, dir_fd=self._root)
+        return Written(tuple(sorted(new + changed)), tuple(stale), unchanged)
+
+    def _apply(
+        self, files: Mapping[str, bytes], new: list[str], changed: list[str], stale: list[str]
+    ) -> None:
+        for path in self._strangers:
+            os.unlink(path, dir_fd=self._root)
+        for host in {path.rpartition("/")[0]: None for path in new}:
+            self._make_folder(host)
+        for path in new:  # of hosts that are new, so that there is nothing that could get mixed
+            self._create(path, files[path])
+        for path in changed:
+            self._create(path + _ASIDE, files[path])
+        for path in changed:
+            os.replace(path + _ASIDE, path, src_dir_fd=self._root, dst_dir_fd=self._root)
+        for path in stale:
+            if path not in self._strangers:
+                os.unlink(path, dir_fd=self._root)
+        emptied = {path.rpartition("/")[0] for path in stale} & self._hosts.keys()
+        for host in {host for host, names in self._hosts.items() if not names} | emptied:
+            if not self._names(host):
+                os.rmdir(host, dir_fd=self._root)
+
+    def _names(self, folder: str) -> list[str] | None:
+        """Return the names in a folder; None when it is not there, or no folder: a link is none."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(folder, flags, dir_fd=self._root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return os.listdir(descriptor)  # noqa: PTH208 - a Path per name would cost more than the listing
+        finally:
+            os.close(descriptor)
+
+    def _exists(self, path: str) -> bool:
+        try:
+            os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _is_same(self, path: str, data: bytes) -> bool:
+        try:
+            descriptor = os.open(path, _READ, dir_fd=self._root)
+        except OSError:  # missing, or a link
+            return False
+        try:
+            return os.read(descriptor, len(data) + 1) == data
+        except OSError:  # a directory, say
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _make_folder(self, host: str) -> None:
+        try:
+            os.mkdir(host, dir_fd=self._root)
+        except FileNotFoundError:
+            os.mkdir(host.partition("/")[0], dir_fd=self._root)
+            os.mkdir(host, dir_fd=self._root)
+
+    def _create(self, path: str, data: bytes) -> None:
+        """Write a file anew; what a run that was cut left in its place goes."""
+        descriptor = os.open(path, _CREATE, 0o666, dir_fd=self._root)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
 
 
 def _claim(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError(f"{out}: not a directory")
+    for kind in FILES:
+        if (out / kind).is_symlink():
+            raise OutputError(f"{out / kind}: a symbolic link, and no directory of an output; remove it")
     out.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in out.iterdir()}
     first_run_was_cut = (
@@ -88,31 +184,6 @@ def _claim(out: Path) -> None:
             f"{out}: not empty and no output of 'tidegate compile' (no {MANIFEST}); name another"
         )
     _manifest(out)
-
-
-def _is_same(path: Path, data: bytes) -> bool:
-    try:
-        return not path.is_symlink() and path.stat().st_size == len(data) and path.read_bytes() == data
-    except FileNotFoundError:
-        return False
-
-
-def _present(out: Path) -> set[str]:
-    """Return the paths of all files under the hosts' directories; everything there is ours."""
-    found: set[str] = set()
-    for kind in FILES:
-        for folder, _, names in os.walk(out / kind):
-            found.update(str((Path(folder) / name).relative_to(out)) for name in names)
-    return found
-
-
-def _drop_empty(out: Path) -> None:
-    for kind in FILES:
-        if not (out / kind).is_dir():
-            continue
-        for host in (out / kind).iterdir():
-            if host.is_dir() and not host.is_symlink() and not any(host.iterdir()):
-                host.rmdir()
 
 
 def _manifest(out: Path) -> dict[str, Any]:
@@ -192,7 +263,7 @@ def refuse(name: str, data: bytes) -> None:
 def read_bounded(path: Path, limit: int) -> bytes:
     """Read a regular file that is no link; OutputError when it cannot be read or is larger than `limit` bytes."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, _READ)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(limit + 1)
     except OSError as error:

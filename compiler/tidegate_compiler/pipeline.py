@@ -72,7 +72,7 @@ def compile_files(
     if checked.inventory is None:
         return checked
     with _without_collector():
-        fleet = resolve(checked.inventory)
+        fleet = resolve(checked.inventory, checked.grants)
         rendered = render(fleet, files.digest(content))
     return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
 

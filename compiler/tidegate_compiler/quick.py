@@ -1,4 +1,4 @@
-"""The fast path of loading: a file that is beyond doubt right, as plain Python values and its objects' lines.
+"""The fast path of loading: a file that is beyond doubt right, as plain Python values.
 
 py-yaml12 reads fast but not strictly: it takes the last of two equal keys, the first of two documents, follows
 aliases and keeps no positions. So a file is read here only when its text holds nothing on which parsers disagree,
@@ -10,62 +10,64 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 import jsonschema_rs
 import yaml12
 
+from tidegate_compiler.yamltree import parse
 from tidegate_schema import validation
+
+Objects: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 KINDS = frozenset({"gateways", "clients", "groups", "resources", "policies"})
 _COMMENT = re.compile(r"(?:^|(?<=[ \n]))#[^\n]*")
 _QUOTED = re.compile(r"\"[^\"\\\s]*\"|'[^'\s]*'")
-# Anchors, aliases, tags, block scalars, directives, escapes, merge and explicit keys, tabs, what YAML reserves, quotes
-# that are still there (so a string with a space in it), a document's marks, and all that is not printable ASCII.
-_DOUBTFUL = re.compile(r"[&*!|>%@`\\?\"'<]|[^ -~\n]|^(?:---|\.\.\.)", re.MULTILINE)
+# All but anchors, aliases, tags, block scalars, directives, escapes, merge and explicit keys, tabs, what YAML reserves,
+# quotes that are still there (so a string with a space in it), and all that is not printable ASCII.
+_PLAIN = bytes(set(range(ord(" "), ord("~") + 1)) - set(b"&*!|>%@`\\?\"'<")) + b"\n"
+_MARKS = ("---", "...")  # of a document, at the beginning of a line
 # The fast parser recurses on the machine's stack, without a limit: deep nesting would end the process.
-_DEEP = re.compile(r"^ {16}|^ *- +- +- ", re.MULTILINE)
+_INDENT = " " * 16
+_DEEP_LISTS = re.compile(r"^ *- +- +- ", re.MULTILINE)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _FLOW_DEPTH = 4
-_SEPARATOR = re.compile(r":(?=[ \n]|\Z)")
 _OBJECT = re.compile(r"^([a-z0-9][a-z0-9-]*):(?=[ \n])", re.MULTILINE)
 
 
-class Quick(NamedTuple):
-    """A file's objects by name, valid by their schema, and the line of each name; the column is 1."""
-
-    objects: Mapping[str, Mapping[str, Any]]
-    lines: Mapping[str, int]
-
-
-def read(kind: str, text: str) -> Quick | None:
-    """Return a file's objects, or None when only the careful reader may judge the text. Never raises."""
+def read(kind: str, text: str) -> Objects | None:
+    """Return a file's objects by name, or None when only the careful reader may judge the text. Never raises."""
     if kind not in KINDS:
         return None
     without_comments = _COMMENT.sub("", text) if "#" in text else text
     if '":' in without_comments or "':" in without_comments:
         return None  # a quoted key may have its separator without a space
     bare = _QUOTED.sub("q", without_comments)
-    if _DOUBTFUL.search(bare) or _DEEP.search(bare) or _is_deep(bare):
+    if not bare.isascii() or bare.encode("ascii").translate(None, _PLAIN) or _is_deep(bare):
         return None
+    if bare.lstrip(" \n").startswith("{") or any(_begins_a_line(mark, bare) for mark in _MARKS):
+        return None  # the fast parser passes over what follows a mapping in braces
     try:
-        found = yaml12.parse_yaml(text)
-        if type(found) is not dict or not _validator(kind).is_valid(found):
-            return None
+        found: Any = yaml12.parse_yaml(text)
     except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    if type(found) is not dict or not is_valid(kind, found):
         return None
     # A key that stands twice has two separators and one entry. Entries without one have no value, which no schema
     # of these kinds accepts, so they cannot make up for it.
-    if len(_SEPARATOR.findall(bare)) != _entries(found):
-        return None
-    lines = _lines(text)
-    objects: Any = found  # its schema has accepted it
-    return Quick(objects, lines) if list(lines) == list(found) else None
+    separators = bare.count(": ") + bare.count(":\n") + bare.endswith(":")
+    return found if separators == _entries(found) else None
+
+
+def _begins_a_line(mark: str, bare: str) -> bool:
+    return bare.startswith(mark) or f"\n{mark}" in bare
 
 
 def _is_deep(bare: str) -> bool:
-    """Tell whether flow collections nest deeper than any of an inventory, or do not match."""
+    """Tell whether collections nest deeper than any of an inventory, or brackets do not match."""
+    if _begins_a_line(_INDENT, bare) or (("- -" in bare or "-  " in bare) and _DEEP_LISTS.search(bare)):
+        return True
     brackets = bare.encode("ascii").translate(None, _NO_BRACKETS)
     for _ in range(_FLOW_DEPTH):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
@@ -85,6 +87,17 @@ def _entries(value: Any) -> int:
     return count
 
 
+def places(text: str, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Return the line and column, from 1, of each object's name in a text that `read` accepted."""
+    found = {name: (line, 1) for name, line in _lines(text).items()}
+    if found.keys() == set(names):
+        return found
+    root, _ = parse(text)  # written in a way that a look at the beginnings of lines does not see through
+    assert root is not None
+    assert isinstance(root.value, dict)
+    return {name: (member.line, member.column) for name, member in root.value.items()}
+
+
 def _lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     line, last = 1, 0
@@ -95,6 +108,14 @@ def _lines(text: str) -> dict[str, int]:
             return {}
         lines[match[1]] = line
     return lines
+
+
+def is_valid(kind: str, value: Any) -> bool:
+    """Tell whether a value is beyond doubt valid by a kind's schema; one that is not may still be."""
+    try:
+        return bool(_validator(kind).is_valid(value))
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return False
 
 
 @functools.cache

@@ -96,8 +96,7 @@ class Reach:
         `Rights` would not do: they are equal, too, where different policies say the same.
         """
         host = self.court.clients[client]
-        families = frozenset(own.version for own in host.addresses)
-        return host.peers, families, tuple(self._sets.get(host.client_id, ()))
+        return host.peers, host.families, tuple(self._sets.get(host.client_id, ()))
 
     def pieces(self, client: str, of: tuple[tuple[int, Box], ...]) -> tuple[Piece, ...]:
         """Return disjoint pieces that together are what is asked about, in order of family and address."""

@@ -8,42 +8,54 @@ gateway/<name>/peers.json  policy.json
 from __future__ import annotations
 
 import functools
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
 from tidegate_schema import jsonfile
 from tidegate_schema.wgquick import KEYLESS_POSTUP
 
+if TYPE_CHECKING:
+    import jinja2
+
 FORMAT = 1
 MANIFEST = "manifest.json"
+_BETWEEN = '","'
 
 
 def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
     """Return every file of the output by its path relative to it."""
     files = {MANIFEST: jsonfile.canonical(_manifest(fleet, inventory_digest))}
-    for client in fleet.clients:
-        files[f"client/{client.name}/wg0.conf"] = wg_quick(client)
+    known: dict[int, tuple[str, str]] = {}  # by the identity of the peers, which clients alike share
+    for client in fleet.clients.values():
+        around = known.get(id(client.peers))
+        if around is None:
+            around = known[id(client.peers)] = _around_addresses(client)
+        text = ", ".join(client.addresses).join(around)
+        files[f"client/{client.name}/wg0.conf"] = text.encode("ascii")
     for gateway in fleet.gateways:
-        files[f"gateway/{gateway.name}/peers.json"] = jsonfile.canonical(_peers(gateway))
+        files[f"gateway/{gateway.name}/peers.json"] = _peers(gateway)
         if gateway.policy is not None:
             files[f"gateway/{gateway.name}/policy.json"] = jsonfile.canonical(gateway.policy)
     return files
 
 
-def wg_quick(client: ClientHost) -> bytes:
-    """Return a client's wg-quick file. Every value comes from a parsed key, address or endpoint, never from text."""
+def _around_addresses(client: ClientHost) -> tuple[str, str]:
+    """Return what stands before and after a client's addresses: the same for all clients with the same peers.
+
+    Every value in it comes from a parsed key, address or endpoint, never from text.
+    """
+    mark = "\0"
     text = _template().render(
-        addresses=list(map(str, client.addresses)),
-        postup=KEYLESS_POSTUP,
-        peers=[peer for _, peer in client.peers],
+        addresses=[mark], postup=KEYLESS_POSTUP, peers=[peer for _, peer in client.peers]
     )
-    return text.encode("ascii")
+    before, after = text.split(mark)
+    return before, after
 
 
 @functools.cache
 def _template() -> jinja2.Template:
+    import jinja2  # only where something is rendered: `validate` does without
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tidegate_compiler"),
         undefined=jinja2.StrictUndefined,
@@ -61,21 +73,19 @@ def _manifest(fleet: Fleet, inventory_digest: str) -> dict[str, Any]:
         "fleet": fleet.name,
         "inventory": inventory_digest,
         "hosts": {
-            "client": [client.name for client in fleet.clients],
+            "client": list(fleet.clients),
             "gateway": [gateway.name for gateway in fleet.gateways],
         },
     }
 
 
-def _peers(gateway: GatewayHost) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "peers": [
-            {
-                "client_id": peer.client_id,
-                "public_key": peer.public_key,
-                "allowed_ips": list(peer.allowed_ips),
-            }
+def _peers(gateway: GatewayHost) -> bytes:
+    """Return what `jsonfile.canonical` would, of values that need no escape: digits, names and base64."""
+    peers = ",".join(
+        [
+            f'{{"allowed_ips":["{_BETWEEN.join(peer.addresses)}"],'
+            f'"client_id":"{peer.client_id}","public_key":"{peer.public_key}"}}'
             for peer in gateway.peers
-        ],
-    }
+        ]
+    )
+    return f'{{"format":{FORMAT},"peers":[{peers}]}}\n'.encode("ascii")

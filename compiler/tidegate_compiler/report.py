@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tidegate_compiler.accesstests import Report
 from tidegate_compiler.codes import CODES
 from tidegate_compiler.diagnostics import LOG_COMMAND, Diagnostic, show_path
 from tidegate_compiler.judge import Judgement, Packet, why
 from tidegate_compiler.model import Inventory
-from tidegate_compiler.publish import Row
-from tidegate_compiler.publish_limits import Comparison
 from tidegate_compiler.resolve import ClientHost
 from tidegate_compiler.times import format_instant
-from tidegate_compiler.verify import Difference
+
+if TYPE_CHECKING:  # what only some commands need, so that the others start sooner
+    from tidegate_compiler.accesstests import Report
+    from tidegate_compiler.publish import Row
+    from tidegate_compiler.publish_limits import Comparison
+    from tidegate_compiler.verify import Difference
 
 
 def to_json(value: Any) -> str:

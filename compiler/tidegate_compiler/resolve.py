@@ -10,46 +10,51 @@ and the policy about them, clipped to its own networks.
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from binascii import b2a_base64
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any
+from ipaddress import IPv6Address
+from operator import attrgetter
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import Any, NamedTuple, TypeAlias
 
 from tidegate_compiler.grants import Grant, Ports, grants
-from tidegate_compiler.model import Client, Gateway, Inventory, Network
+from tidegate_compiler.model import VERSIONS, Gateway, Inventory, Network
 from tidegate_compiler.networks import Covering, Points, collapse, intersect, sort_key
 from tidegate_compiler.times import Window
 from tidegate_schema.keys import client_id
 from tidegate_schema.wgquick import Peer
 
 FAMILIES = (4, 6)
+_EMBEDS_IPV4 = bytes(8)
+_IN_ORDER = {(4,), (16,), (4, 16)}
+"""The families of addresses that need no sorting, told by length."""
 
 
-@dataclass(frozen=True)
-class ClientHost:
-    """A client's bundle as values; `peers` pairs each peer with the gateway it is, in order."""
+class ClientHost(NamedTuple):
+    """A client as values: its own bundle, and what its gateways are told of it.
+
+    `peers` pairs each peer with the gateway it is, in order; clients alike share it. Addresses are prefixes.
+    """
 
     name: str
     client_id: str
-    addresses: tuple[Network, ...]
+    public_key: str
+    addresses: tuple[str, ...]
     peers: tuple[tuple[str, Peer], ...]
 
-
-@dataclass(frozen=True)
-class GatewayPeer:
-    """One client as its gateways see it."""
-
-    client_id: str
-    public_key: str
-    allowed_ips: tuple[str, ...]
+    @property
+    def families(self) -> frozenset[int]:
+        """Return the IP versions it has an address of."""
+        return frozenset(6 if ":" in address else 4 for address in self.addresses)
 
 
 @dataclass(frozen=True)
 class GatewayHost:
-    """A gateway's bundle as values; `policy` is the document of policy.json, or None."""
+    """A gateway's bundle as values: its clients by ID, and the document of policy.json, or None."""
 
     name: str
-    peers: tuple[GatewayPeer, ...]
+    peers: tuple[ClientHost, ...]
     policy: Mapping[str, Any] | None
 
 
@@ -58,31 +63,83 @@ class Fleet:
     """Every host of an inventory, in order of name."""
 
     name: str
-    clients: tuple[ClientHost, ...]
+    clients: Mapping[str, ClientHost]
     gateways: tuple[GatewayHost, ...]
 
 
-def resolve(inventory: Inventory) -> Fleet:
-    """Return the fleet of an inventory in which `check` found no error."""
-    reaching = _Reaching(grants(inventory))
-    of_gateway: dict[str, list[Client]] = {name: [] for name in inventory.gateways}
-    for client in inventory.clients.values():
-        for gateway in client.gateways:
-            of_gateway[gateway.value].append(client)
+def resolve(inventory: Inventory, every_grant: tuple[Grant, ...] | None = None) -> Fleet:
+    """Return the fleet of an inventory in which `check` found no error; `every_grant`, if known, is `grants` of it."""
+    clients = _client_hosts(inventory)
+    of_gateway: dict[str, list[ClientHost]] = {name: [] for name in inventory.gateways}
+    for name, (_, _, gateways) in inventory.client_rows.items():
+        for gateway in gateways:
+            of_gateway[gateway].append(clients[name])
+    policies = _Policies(grants(inventory) if every_grant is None else every_grant)
     return Fleet(
         inventory.overlay.fleet,
-        tuple(_client_host(client, inventory) for client in inventory.clients.values()),
+        clients,
         tuple(
             GatewayHost(
                 gateway.name,
-                tuple(sorted(map(_gateway_peer, of_gateway[gateway.name]), key=lambda peer: peer.client_id)),
-                _policy(gateway, of_gateway[gateway.name], reaching.of(gateway))
-                if inventory.has_policy
-                else None,
+                tuple(sorted(of_gateway[gateway.name], key=attrgetter("client_id"))),
+                policies.of(gateway, of_gateway[gateway.name]) if inventory.has_policy else None,
             )
             for gateway in inventory.gateways.values()
         ),
     )
+
+
+def _client_hosts(inventory: Inventory) -> dict[str, ClientHost]:
+    known: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[tuple[str, Peer], ...]] = {}
+    hosts = {}
+    for name, (key, addresses, gateways) in inventory.client_rows.items():
+        families = tuple(map(len, addresses))
+        peers = known.get((gateways, families))
+        if peers is None:
+            versions = {VERSIONS[length] for length in families}
+            peers = known[gateways, families] = _peers(gateways, versions, inventory)
+        in_order = addresses if families in _IN_ORDER else sorted(addresses, key=_by_family)
+        own = tuple([_prefix(address) for address in in_order])
+        hosts[name] = ClientHost(name, client_id(key), _text(key), own, peers)
+    return hosts
+
+
+def _by_family(address: bytes) -> tuple[int, bytes]:
+    return len(address), address
+
+
+def _prefix(address: bytes) -> str:
+    """Return the canonical prefix of a single address."""
+    if len(address) == 4:
+        return inet_ntop(AF_INET, address) + "/32"
+    if address.startswith(
+        _EMBEDS_IPV4
+    ):  # which C libraries like to write in dotted form, and ipaddress does not
+        return f"{IPv6Address(address)}/128"
+    return inet_ntop(AF_INET6, address) + "/128"
+
+
+def _peers(names: Iterable[str], families: Set[int], inventory: Inventory) -> tuple[tuple[str, Peer], ...]:
+    """Return the peers of a client with these gateways and IP versions."""
+    alternatives: dict[frozenset[Network], list[Gateway]] = {}
+    for name in names:
+        gateway = inventory.gateways[name]
+        alternatives.setdefault(gateway.network_set, []).append(gateway)
+    peers = []
+    for networks, gateways in alternatives.items():
+        # No route of a family the client has no address in: wg-quick would fail on a host without that family.
+        routed = sorted((n for n in networks if n.version in families), key=sort_key)
+        for position, gateway in enumerate(gateways):
+            assert gateway.endpoint is not None
+            allowed = tuple(map(str, routed)) if position == 0 else ()
+            peers.append(
+                (gateway.name, Peer(_text(gateway.public_key.value), gateway.endpoint.value.text, allowed))
+            )
+    return tuple(peers)
+
+
+def _text(key: bytes) -> str:
+    return b2a_base64(key, newline=False).decode("ascii")
 
 
 class _Reaching:
@@ -98,47 +155,16 @@ class _Reaching:
         self._covering = Covering(self._prefixes)
         self._beginnings = Points(prefix.network_address for prefix in self._prefixes)
 
-    def of(self, gateway: Gateway) -> Iterator[Grant]:
-        """Yield the grants that overlap the gateway's networks, in order of policy names."""
+    def of(self, networks: Iterable[Network]) -> list[Grant]:
+        """Return the grants that overlap some of these networks, in order of policy names."""
         met: set[int] = set()
-        for network in gateway.network_set:
+        for network in networks:
             # Of two prefixes that overlap, the longer one begins inside the wider.
             for prefix in self._covering.of(network):
                 met.update(self._of_prefix[prefix])
             for position in self._beginnings.inside(network):
                 met.update(self._of_prefix[self._prefixes[position]])
-        return (self._grants[number] for number in sorted(met))
-
-
-def _client_host(client: Client, inventory: Inventory) -> ClientHost:
-    alternatives: dict[frozenset[Network], list[Gateway]] = {}
-    for at in client.gateways:
-        gateway = inventory.gateways[at.value]
-        alternatives.setdefault(gateway.network_set, []).append(gateway)
-    peers = []
-    for networks, gateways in alternatives.items():
-        # No route of a family the client has no address in: wg-quick would fail on a host without that family.
-        routed = sorted((n for n in networks if n.version in client.families), key=sort_key)
-        for position, gateway in enumerate(gateways):
-            assert gateway.endpoint is not None
-            allowed = tuple(map(str, routed)) if position == 0 else ()
-            peers.append(
-                (gateway.name, Peer(_text(gateway.public_key.value), gateway.endpoint.value.text, allowed))
-            )
-    return ClientHost(client.name, client_id(client.public_key.value), _addresses(client), tuple(peers))
-
-
-def _gateway_peer(client: Client) -> GatewayPeer:
-    key = client.public_key.value
-    return GatewayPeer(client_id(key), _text(key), tuple(map(str, _addresses(client))))
-
-
-def _addresses(client: Client) -> tuple[Network, ...]:
-    return tuple(sorted((address.value for address in client.addresses), key=sort_key))
-
-
-def _text(key: bytes) -> str:
-    return b64encode(key).decode("ascii")
+        return [self._grants[number] for number in sorted(met)]
 
 
 @dataclass(frozen=True)
@@ -168,30 +194,49 @@ class _Rule:
         return document
 
 
-def _policy(gateway: Gateway, clients: Iterable[Client], every_grant: Iterable[Grant]) -> dict[str, Any]:
-    rights: dict[str, set[_Rule]] = {}
-    ours = {client.name: client for client in clients}
-    for grant in every_grant:
-        clipped = {family: clip(grant.destinations, gateway.network_set, family) for family in FAMILIES}
-        if not any(clipped.values()):
-            continue
-        for name, windows in grant.clients.items():
-            client = ours.get(name)
-            if client is None:
-                continue
-            rights.setdefault(name, set()).update(
-                _Rule(grant.policy, grant.action, prefixes, ports, window)
-                for family in client.families
-                for ports, prefixes in clipped[family].items()
-                for window in windows
+_Clipped: TypeAlias = list[tuple[Grant, Mapping[int, Mapping[Ports, tuple[Network, ...]]]]]
+
+
+class _Policies:
+    """Makes each gateway's policy document; what depends on its networks alone is made once for all that share them."""
+
+    def __init__(self, every_grant: tuple[Grant, ...]) -> None:
+        self._reaching = _Reaching(every_grant)
+        self._clipped: dict[frozenset[Network], _Clipped] = {}
+
+    def of(self, gateway: Gateway, clients: Iterable[ClientHost]) -> dict[str, Any]:
+        """Return the document about a gateway's clients."""
+        rights: dict[str, set[_Rule]] = {}
+        ours = {client.name: client for client in clients}
+        for grant, clipped in self._of(gateway.network_set):
+            made: dict[tuple[frozenset[int], tuple[Window, ...]], list[_Rule]] = {}  # by whom they are for
+            for name in grant.clients.keys() & ours.keys():
+                alike = (ours[name].families, grant.clients[name])
+                if alike not in made:
+                    made[alike] = [
+                        _Rule(grant.policy, grant.action, prefixes, ports, window)
+                        for family in alike[0]
+                        for ports, prefixes in clipped[family].items()
+                        for window in alike[1]
+                    ]
+                rights.setdefault(name, set()).update(made[alike])
+        return _document({ours[name].client_id: rules for name, rules in rights.items() if rules})
+
+    def _of(self, networks: frozenset[Network]) -> _Clipped:
+        if networks not in self._clipped:
+            every = (
+                (grant, {family: clip(grant.destinations, networks, family) for family in FAMILIES})
+                for grant in self._reaching.of(networks)
             )
+            self._clipped[networks] = [(grant, clipped) for grant, clipped in every if any(clipped.values())]
+        return self._clipped[networks]
+
+
+def _document(rights: Mapping[str, Set[_Rule]]) -> dict[str, Any]:
+    """Return the policy document that says which client, by ID, has which rules."""
     rules = sorted(set().union(*rights.values()), key=_Rule.sort_key)
     number = {rule: index for index, rule in enumerate(rules)}
-    of_client = {
-        client_id(ours[name].public_key.value): tuple(sorted(number[rule] for rule in found))
-        for name, found in rights.items()
-        if found
-    }
+    of_client = {client: tuple(sorted(number[rule] for rule in found)) for client, found in rights.items()}
     sets = sorted(set(of_client.values()))
     set_number = {indexes: index for index, indexes in enumerate(sets)}
     return {

@@ -7,7 +7,6 @@ A new key is a new client ID. The ID is an identifier and nothing else: it grant
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 
@@ -22,6 +21,10 @@ _ORDER_8 = (
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 )
 LOW_ORDER_POINTS = frozenset({0, 1, *_ORDER_8, _P - 1, _P, _P + 1})
+# X25519 ignores the top bit (RFC 7748, section 5), so each point has two spellings.
+_LOW_ORDER_KEYS = frozenset(
+    (point | top).to_bytes(KEY_BYTES, "little") for point in LOW_ORDER_POINTS for top in (0, 1 << 255)
+)
 
 
 def parse_public_key(text: str) -> bytes:
@@ -35,13 +38,12 @@ def parse_public_key(text: str) -> bytes:
             "characters; copy the output of 'wg pubkey'"
         )
     try:
-        raw = base64.b64decode(text.encode("ascii"), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        raw = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is text beyond ASCII
         raise ValueError("not base64; copy the output of 'wg pubkey' as it is") from None
-    if len(raw) != KEY_BYTES or base64.b64encode(raw).decode() != text:
+    if len(raw) != KEY_BYTES or binascii.b2a_base64(raw, newline=False).decode() != text:
         raise ValueError("not the canonical base64 of 32 bytes; copy the output of 'wg pubkey' as it is")
-    # X25519 ignores the top bit (RFC 7748, section 5), so the point is judged without it.
-    if int.from_bytes(raw, "little") & (2**255 - 1) in LOW_ORDER_POINTS:
+    if raw in _LOW_ORDER_KEYS:
         raise ValueError("a low-order point: no secret can be agreed with it; make a new key pair")
     return raw
 

@@ -39,12 +39,6 @@ FORMAT = 1
 PAYLOAD_TYPE = "application/vnd.tidegate.release+json"
 ENVELOPE_FILE = "release.json"
 ENVELOPE_MAX_BYTES = 64 * 1024
-FILE_MAX_BYTES = {"wg0.conf": 1 << 20, "peers.json": 64 << 20, "policy.json": 64 << 20}
-FILES: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
-    # kind: (files that must be there, files that may be there)
-    "client": (frozenset({"wg0.conf"}), frozenset({"wg0.conf"})),
-    "gateway": (frozenset({"peers.json"}), frozenset({"peers.json", "policy.json"})),
-}
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 

@@ -14,9 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.validators import extend
-
 
 @dataclass(frozen=True)
 class SchemaProblem:
@@ -52,17 +49,15 @@ def _is_number(_checker: Any, value: Any) -> bool:
     return _is_integer(_checker, value) or (isinstance(value, float) and math.isfinite(value))
 
 
-_Validator: Any = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
-    ),
-)
-
-
 @functools.cache
 def _validator(kind: str) -> Any:
-    return _Validator(schema(kind))
+    # Imported only where something is judged: it takes longer than a small inventory.
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+    made: Any = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
+    return made(schema(kind))
 
 
 def errors(kind: str, value: Any) -> list[SchemaProblem]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from tidegate_compiler.check.addresses import addresses
 from tidegate_compiler.check.policies import comparisons, expired, policies
-from tidegate_compiler.check.read import Documents, missing_overlay, read
+from tidegate_compiler.check.read import missing_overlay, read
 from tidegate_compiler.check.references import references
 from tidegate_compiler.check.structure import Unread, structure
 from tidegate_compiler.diagnostics import Diagnostic, Rough, has_errors
 from tidegate_compiler.files import KINDS
-from tidegate_compiler.load import Document
+from tidegate_compiler.grants import Grant, grants
+from tidegate_compiler.load import Document, Documents
 from tidegate_compiler.model import Inventory
 
 __all__ = ["Checked", "check"]
@@ -22,12 +23,14 @@ __all__ = ["Checked", "check"]
 class Checked:
     """What came out: the inventory when it has no error, and every diagnostic in order of place.
 
-    `rough` names the files that have to be read carefully before the diagnostics may be shown.
+    `rough` names the files that have to be read carefully before the diagnostics may be shown; `grants` are the
+    inventory's.
     """
 
     inventory: Inventory | None
     diagnostics: tuple[Diagnostic, ...]
     rough: frozenset[str] = frozenset()
+    grants: tuple[Grant, ...] = ()
 
 
 def check(
@@ -57,13 +60,14 @@ def check(
     problems.extend(addresses(inventory, incomplete))
     problems.extend(policies(inventory))
     sound = not has_errors(problems)
+    every_grant = grants(inventory) if sound else ()
     if sound:
-        problems.extend(comparisons(inventory))
+        problems.extend(comparisons(inventory, every_grant))
         problems.extend(expired(inventory, at) if at is not None else ())
     told |= {problem.where.file for problem in problems if isinstance(problem.where, Rough)}
     if told:
         return Checked(None, (), frozenset(told))
-    return Checked(inventory if sound else None, tuple(sorted(set(problems))))
+    return Checked(inventory if sound else None, tuple(sorted(set(problems))), grants=every_grant)
 
 
 def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:

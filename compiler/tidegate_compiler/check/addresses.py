@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Set
+from ipaddress import ip_network
+from itertools import chain
 
-from tidegate_compiler.diagnostics import Diagnostic, Where, show
-from tidegate_compiler.model import At, Client, Gateway, Inventory, Network
+from tidegate_compiler.diagnostics import Diagnostic, show
+from tidegate_compiler.model import At, Client, Gateway, Inventory, Lazily, Network
 from tidegate_compiler.networks import (
     SPECIAL,
     Covering,
@@ -28,29 +30,38 @@ def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic
     yield from _special(inventory)
     yield from _client_addresses(inventory)
     yield from _gateway_networks(inventory)
-    for client in inventory.clients.values():
-        yield from _routes(client, inventory)
+    yield from _every_route(inventory)
     yield from _resources(inventory, incomplete)
 
 
 def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
-    first: dict[bytes, tuple[str, Where]] = {}
-    owners: list[tuple[str, Client | Gateway]] = [
-        *(("gateway", gateway) for gateway in inventory.gateways.values()),
-        *(("client", client) for client in inventory.clients.values()),
-    ]
-    for kind, owner in owners:
-        if "public_key" in owner.broken:
-            continue
-        key = owner.public_key
-        # X25519 ignores the top bit (RFC 7748, section 5): two spellings of one key are one identity.
-        point = key.value[:-1] + bytes([key.value[-1] & 0x7F])
-        if point in first:
-            other, where = first[point]
-            message = f"{kind} {show(owner.name)} has the key of {other} ({where}); every host makes its own"
-            yield Diagnostic(key.where, "TG021", message)
-        else:
-            first[point] = (f"{kind} {show(owner.name)}", key.where)
+    first: dict[bytes, tuple[str, str]] = {}
+    every = [*(gateway.public_key.value for gateway in inventory.gateways.values())]
+    every += [key for key, _, _ in inventory.client_rows.values()]
+    if len({_point(key) for key in every if key}) == len(every):
+        return  # the good case of a hundred thousand
+    owners = chain(
+        (("gateway", gateway.name, gateway.public_key.value) for gateway in inventory.gateways.values()),
+        (("client", name, key) for name, (key, _, _) in inventory.client_rows.items()),
+    )
+    for kind, name, key in owners:
+        if not key:
+            continue  # could not be read
+        other = first.setdefault(_point(key), (kind, name))
+        if other != (kind, name):
+            where, at = (_owner(inventory, *one).public_key.where for one in ((kind, name), other))
+            told = f"{other[0]} {show(other[1])}"
+            message = f"{kind} {show(name)} has the key of {told} ({at}); every host makes its own"
+            yield Diagnostic(where, "TG021", message)
+
+
+def _point(key: bytes) -> bytes:
+    """Return a key without its top bit: X25519 ignores it (RFC 7748, section 5), so both spellings are one identity."""
+    return key if key[-1] < 0x80 else key[:-1] + bytes([key[-1] & 0x7F])
+
+
+def _owner(inventory: Inventory, kind: str, name: str) -> Client | Gateway:
+    return inventory.gateways[name] if kind == "gateway" else inventory.clients[name]
 
 
 def _endpoints(inventory: Inventory) -> Iterator[Diagnostic]:
@@ -103,23 +114,42 @@ def _special(inventory: Inventory) -> Iterator[Diagnostic]:
 
 
 def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
-    prefixes = inventory.overlay.prefixes
-    overlay = Covering(prefix.value for prefix in prefixes)
-    first: dict[Network, Client] = {}
-    for client in inventory.clients.values():
-        for address in client.addresses:
-            if prefixes and next(overlay.of(address.value), None) is None:
-                message = (
-                    f"{address.value} of {show(client.name)} is outside the overlay "
-                    f"({', '.join(str(prefix.value) for prefix in prefixes)})"
-                )
-                yield Diagnostic(address.where, "TG040", message)
-            other = first.get(address.value)
-            if other is not None:
-                message = f"{address.value} of {show(client.name)} is also that of {show(other.name)} ({other.where})"
-                yield Diagnostic(address.where, "TG041", message)
+    prefixes = [prefix.value for prefix in inventory.overlay.prefixes]
+    overlay = [
+        (len(prefix.network_address.packed), shift, int(prefix.network_address) >> shift)
+        for prefix in prefixes
+        for shift in [prefix.max_prefixlen - prefix.prefixlen]
+    ]
+    if _are_well(inventory, prefixes):
+        return
+    first: dict[bytes, str] = {}
+    for name, (_, addresses, _) in inventory.client_rows.items():
+        for position, address in enumerate(addresses):
+            number, length = int.from_bytes(address), len(address)
+            for family, shift, network in overlay:
+                if number >> shift == network and length == family:
+                    break
             else:
-                first[address.value] = client
+                if prefixes:
+                    told = f"{ip_network(address)} of {show(name)}"
+                    message = f"{told} is outside the overlay ({', '.join(map(str, prefixes))})"
+                    yield Diagnostic(inventory.clients[name].addresses[position].where, "TG040", message)
+            if address in first:
+                other = inventory.clients[first[address]]
+                message = f"{ip_network(address)} of {show(name)} is also that of {show(other.name)} ({other.where})"
+                yield Diagnostic(inventory.clients[name].addresses[position].where, "TG041", message)
+            else:
+                first[address] = name
+
+
+def _are_well(inventory: Inventory, overlay: list[Network]) -> bool:
+    """Tell whether all clients' addresses are beyond doubt different and inside the overlay: the good case, at once."""
+    every = [address for _, addresses, _ in inventory.client_rows.values() for address in addresses]
+    inside_overlay = 0
+    for prefix in overlay:
+        first, last = prefix.network_address.packed, prefix.broadcast_address.packed
+        inside_overlay += sum([first <= address <= last for address in every if len(address) == len(first)])
+    return len(set(every)) == len(every) == inside_overlay
 
 
 def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
@@ -132,6 +162,21 @@ def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
                         "the overlay is the clients' alone"
                     )
                     yield Diagnostic(network.where, "TG042", message)
+
+
+def _every_route(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Yield the problems of all clients' routes: those of clients alike, which are many, are looked for once."""
+    clean: dict[tuple[tuple[str, ...], tuple[int, ...]], bool] = {}
+    alone = inventory.clients.made if isinstance(inventory.clients, Lazily) else inventory.clients
+    for name, (_, addresses, gateways) in inventory.client_rows.items():
+        if name in alone:  # read carefully: it may be broken, which no row tells
+            yield from _routes(inventory.clients[name], inventory)
+            continue
+        alike = (gateways, tuple(map(len, addresses)))
+        if alike not in clean:
+            clean[alike] = not any(True for _ in _routes(inventory.clients[name], inventory))
+        if not clean[alike]:
+            yield from _routes(inventory.clients[name], inventory)
 
 
 def _routes(client: Client, inventory: Inventory) -> Iterator[Diagnostic]:

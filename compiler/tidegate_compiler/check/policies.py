@@ -6,12 +6,12 @@ on a broken inventory they would blame the policy for a fault that lies elsewher
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tidegate_compiler.check.addresses import Endpoints
 from tidegate_compiler.diagnostics import Diagnostic, show
-from tidegate_compiler.grants import Grant, both_ports, grants
-from tidegate_compiler.model import At, Inventory, Network, Policy, To
+from tidegate_compiler.grants import Grant, both_ports
+from tidegate_compiler.model import VERSIONS, At, Group, Inventory, Network, Policy, To
 from tidegate_compiler.networks import Covering, intersect
 from tidegate_compiler.times import Window, format_instant
 
@@ -19,7 +19,7 @@ from tidegate_compiler.times import Window, format_instant
 def policies(inventory: Inventory) -> Iterator[Diagnostic]:
     """Yield the problems of single policies and memberships."""
     endpoints = Endpoints(inventory)
-    for group in inventory.groups.values():
+    for group in _limited(inventory):
         for member, end in group.expires.items():
             if group.window(member).is_empty:
                 yield _empty_window(end, f"the membership of {show(member)} in {show(group.name)}")
@@ -38,6 +38,11 @@ def policies(inventory: Inventory) -> Iterator[Diagnostic]:
             if to.value.prefix is not None:
                 destination = At(to.value.prefix, to.where)
                 yield from endpoints.contained(destination, f"policy {show(policy.name)}")
+
+
+def _limited(inventory: Inventory) -> Iterator[Group]:
+    """Yield the groups of which some membership ends."""
+    return (inventory.groups[name] for name, (_, _, expires) in inventory.group_rows.items() if expires)
 
 
 def _empty_window(end: At[int], subject: str) -> Diagnostic:
@@ -71,10 +76,10 @@ def _said(ports: list[str] | None) -> str:
     return ", ".join(ports or ())[:80]
 
 
-def comparisons(inventory: Inventory) -> Iterator[Diagnostic]:
+def comparisons(inventory: Inventory, every_grant: Iterable[Grant]) -> Iterator[Diagnostic]:
     """Yield the policies that say nothing: they match no packet, or others already say it all."""
     effective = []
-    for grant in grants(inventory):
+    for grant in every_grant:
         if _reaches(grant, inventory):
             effective.append(grant)
         else:
@@ -116,13 +121,13 @@ def _reaches(grant: Grant, inventory: Inventory) -> bool:
     """Tell whether some client of the grant routes some destination of it, in a family it has."""
     useful: dict[tuple[tuple[str, ...], frozenset[int]], bool] = {}
     for name in grant.clients:
-        client = inventory.clients[name]
-        key = (tuple(gateway.value for gateway in client.gateways), client.families)
+        _, addresses, gateways = inventory.client_rows[name]
+        key = (gateways, frozenset(VERSIONS[len(address)] for address in addresses))
         if key not in useful:
             useful[key] = any(
-                prefix.version in client.families and intersect(prefix, network.value) is not None
-                for gateway in client.gateways
-                for network in inventory.gateways[gateway.value].networks
+                prefix.version in key[1] and intersect(prefix, network.value) is not None
+                for gateway in gateways
+                for network in inventory.gateways[gateway].networks
                 for prefix in grant.destinations
             )
         if useful[key]:
@@ -132,7 +137,7 @@ def _reaches(grant: Grant, inventory: Inventory) -> bool:
 
 def expired(inventory: Inventory, at: int) -> Iterator[Diagnostic]:
     """Yield the policies and memberships that are over at a moment, Unix seconds."""
-    for group in inventory.groups.values():
+    for group in _limited(inventory):
         for member, end in group.expires.items():
             if _over(group.window(member), at):
                 subject = f"the membership of {show(member)} in {show(group.name)}"

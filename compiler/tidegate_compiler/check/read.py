@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-from tidegate_compiler import fields
+from tidegate_compiler import fields, sheets
 from tidegate_compiler.diagnostics import Diagnostic, Rough, Where, show, show_refused
 from tidegate_compiler.files import KINDS, OVERLAY_FILE
-from tidegate_compiler.load import Document, QuickDocument
+from tidegate_compiler.load import Document, Documents, QuickDocument
 from tidegate_compiler.model import (
     AccessTest,
     At,
@@ -21,6 +21,7 @@ from tidegate_compiler.model import (
     Gateway,
     Group,
     Inventory,
+    Lazily,
     Overlay,
     Policy,
     Resource,
@@ -28,7 +29,6 @@ from tidegate_compiler.model import (
 from tidegate_compiler.yamltree import Member, Node
 
 T = TypeVar("T")
-Documents: TypeAlias = tuple[Document | QuickDocument, ...]
 DEFAULT_FLEET = "default"
 
 
@@ -142,32 +142,85 @@ def read(documents: Documents, problems: list[Diagnostic], told: set[str]) -> In
 
     `told` learns of every file read the fast way whose places had to be told; see `Rough`.
     """
-    by_kind: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS if kind != "tests"}
+    by_kind = {kind: _Kind(kind, problems, told) for kind in KINDS if kind != "tests"}
     for document in documents:
-        if document.kind not in by_kind:
-            continue
-        for name, item in _objects(document, problems, told):
-            first = by_kind[document.kind].get(name)
-            if first is not None:
-                message = f"{show(name)} is already in {first.where}; names are unique within {document.kind}"
-                problems.append(Diagnostic(item.where, "TG018", message))
-                _READERS[document.kind](name, item)  # for the problems inside it
-                continue
-            by_kind[document.kind][name] = _READERS[document.kind](name, item)
+        if document.kind in by_kind:
+            by_kind[document.kind].add(document)
     return Inventory(
         overlay=_overlay(documents, problems, told),
-        **{kind: dict(sorted(found.items())) for kind, found in by_kind.items()},
+        **{kind: gathered.objects() for kind, gathered in by_kind.items()},
         tests=tuple(_tests(documents, problems)),
         has_policy=any(document.kind == "policies" for document in documents),
     )
+
+
+class _Kind:
+    """The objects of one kind, from all of its documents; the first of a name counts."""
+
+    def __init__(self, kind: str, problems: list[Diagnostic], told: set[str]) -> None:
+        self._kind = kind
+        self._problems = problems
+        self._told = told
+        self._made: dict[str, Any] = {}
+        self._rows: dict[str, Any] = {}
+        self._sheets: list[QuickDocument] = []
+
+    def add(self, document: Document | QuickDocument) -> None:
+        if isinstance(document, QuickDocument) and self._kind in sheets.KINDS:
+            self._add_rows(document)
+            return
+        for name, item in _objects(document, self._problems, self._told):
+            made = _READERS[self._kind](
+                name, item
+            )  # of one that does not count, too: for the problems inside it
+            if self._is_new(name, item.where):
+                self._made[name] = made
+                self._rows[name] = made.row if self._kind in sheets.KINDS else None
+
+    def _add_rows(self, document: QuickDocument) -> None:
+        self._sheets.append(document)
+        rows = dict(document.content)
+        for name in [name for name in rows if name in self._rows]:
+            self._is_new(name, document.where(name))
+            del rows[name]
+        self._rows.update(rows)
+
+    def _is_new(self, name: str, where: Where) -> bool:
+        if name not in self._rows:
+            return True
+        first = self._made[name].where if name in self._made else self._sheet_of[name].where(name)
+        message = f"{show(name)} is already in {first}; names are unique within {self._kind}"
+        self._problems.append(Diagnostic(where, "TG018", message))
+        return False
+
+    @property
+    def _sheet_of(self) -> dict[str, QuickDocument]:
+        return {name: sheet for sheet in reversed(self._sheets) for name in sheet.content}
+
+    def objects(self) -> Mapping[str, Any]:
+        """Return them by name, in order of name."""
+        if self._kind not in sheets.KINDS:
+            return dict(sorted(self._made.items()))
+        sheet_of: dict[str, QuickDocument] = {}
+        make, told = sheets.MAKERS[self._kind], self._told
+
+        def made(name: str) -> Any:
+            if not sheet_of:
+                sheet_of.update(self._sheet_of)
+            where = sheet_of[name].where(name)
+            return make(name, rows[name], where, Rough.of(where, told))
+
+        rows = dict(sorted(self._rows.items()))
+        return Lazily(rows, made, self._made)
 
 
 def _objects(
     document: Document | QuickDocument, problems: list[Diagnostic], told: set[str]
 ) -> Iterator[tuple[str, _Object | _Quick]]:
     if isinstance(document, QuickDocument):
-        for name, values in document.content.objects.items():
-            where = Where(document.file, document.content.lines[name])
+        objects: Mapping[str, Any] = document.content
+        for name, values in objects.items():
+            where = document.where(name)
             yield name, _Quick(where, Rough.of(where, told), values, problems)
     elif isinstance(document.root.value, dict):
         for name, member in document.root.value.items():

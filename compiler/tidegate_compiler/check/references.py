@@ -30,17 +30,24 @@ def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnosti
         hint = did_you_mean(reference.value, known) or "; add it or correct the name"
         message = f"there is no {show(reference.value)} in {kind}{hint}"
         yield Diagnostic(reference.where, "TG030", message)
-    for group in inventory.groups.values():
-        yield from _memberships(group)
+    for name, (_, not_before, expires) in inventory.group_rows.items():
+        if not_before or expires:
+            yield from _memberships(inventory.groups[name])
 
 
 def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
-    for client in inventory.clients.values():
-        for gateway in client.gateways:
-            yield gateway, "gateways"
-    for group in inventory.groups.values():
-        for member in group.members:
-            yield member, "clients"
+    """Yield each reference and the kind it leads to; of clients and groups only those that hold a wrong one."""
+    known_lists: dict[tuple[str, ...], bool] = {}
+    for name, (_, _, gateways) in inventory.client_rows.items():
+        if gateways not in known_lists:
+            known_lists[gateways] = all(gateway in inventory.gateways for gateway in gateways)
+        if not known_lists[gateways]:
+            for gateway in inventory.clients[name].gateways:
+                yield gateway, "gateways"
+    for name, (members, _, _) in inventory.group_rows.items():
+        if not all(map(inventory.client_rows.__contains__, members)):
+            for member in inventory.groups[name].members:
+                yield member, "clients"
     for policy in inventory.policies.values():
         for source in policy.sources:
             yield from _source(source)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tidegate_compiler import quick
 from tidegate_compiler.diagnostics import Diagnostic, Where, did_you_mean, show
 from tidegate_compiler.fields import NAME_RULE
 from tidegate_compiler.load import Document
@@ -43,7 +44,8 @@ def structure(document: Document) -> tuple[list[Diagnostic], list[Unread]]:
     problems = list(_reserved(document, document.root, depth=0))
     unread: list[Unread] = []
     seen: set[tuple[Any, ...]] = set()
-    for problem in validation.errors(document.kind, plain(document.root)):
+    value = plain(document.root)
+    for problem in () if quick.is_valid(document.kind, value) else validation.errors(document.kind, value):
         if (problem.path, problem.keyword) in seen and problem.keyword in (
             "required",
             "additionalProperties",

@@ -7,9 +7,9 @@ import click
 from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
-from tidegate_compiler.options import limit_option
 from tidegate_compiler.plan import document, markdown, report, source
 from tidegate_compiler.plan.limits import Limits
+from tidegate_compiler.plan.options import limit_option
 from tidegate_compiler.plan.plan import plan as compare
 from tidegate_compiler.terminal import chosen_format, say
 from tidegate_schema.cli import Failure

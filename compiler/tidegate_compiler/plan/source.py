@@ -94,7 +94,7 @@ def of_compiled(content: Content, compiled: Compiled) -> Side:
         content.root,
         hosts,
         {gateway.name: gateway.policy for gateway in compiled.fleet.gateways},
-        {client.client_id: client.name for client in compiled.fleet.clients},
+        {client.client_id: name for name, client in compiled.fleet.clients.items()},
         compiled.inventory,
         compiled.diagnostics,
     )

@@ -15,7 +15,8 @@ import pytest
 from tidegate_agents import bundles
 from tidegate_agents.bundles import Accepted, Identity, fingerprint, read_current
 from tidegate_schema import release
-from tidegate_schema.release import ENVELOPE_MAX_BYTES, FILE_MAX_BYTES, ReleaseError
+from tidegate_schema.bundle import FILE_MAX_BYTES
+from tidegate_schema.release import ENVELOPE_MAX_BYTES, ReleaseError
 from unit.agents.kit import CLIENT, CONF, GATEWAY, NOW, PEERS, descriptors, link, publish, statement
 
 

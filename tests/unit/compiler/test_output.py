@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,27 @@ def test_a_link_inside_is_replaced_not_followed(tmp_path: Path) -> None:
     assert not target.is_symlink()
 
 
-@pytest.mark.parametrize("steps", range(9))
+def test_a_link_for_a_hosts_folder_is_replaced_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "wg0.conf").write_text("precious")
+    out = tmp_path / "out"
+    output.write(out, ONE)
+    (out / "client/alice/wg0.conf").unlink()
+    (out / "client/alice").rmdir()
+    (out / "client/alice").symlink_to(outside)
+    (out / "client/stray").touch()
+    assert output.write(out, ONE).removed == ("client/alice", "client/stray")
+    assert (outside / "wg0.conf").read_text() == "precious"
+    assert tree(out) == ONE
+    (out / "client").rename(tmp_path / "moved")
+    (out / "client").symlink_to(tmp_path / "moved")
+    with pytest.raises(OutputError, match="symbolic link"):
+        output.write(out, OTHER)
+    assert (tmp_path / "moved/bob/wg0.conf").exists()
+
+
+@pytest.mark.parametrize("steps", range(24))
 def test_a_write_that_is_cut_anywhere_is_refused_by_publish_and_mended(
     tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,8 +121,8 @@ def test_a_write_that_is_cut_anywhere_is_refused_by_publish_and_mended(
             return wrapped
 
         with monkeypatch.context() as patched:
-            for name in ("write_bytes", "replace", "unlink"):
-                patched.setattr(Path, name, step(getattr(Path, name)))
+            for name in ("mkdir", "write", "replace", "unlink", "rmdir"):
+                patched.setattr(os, name, step(getattr(os, name)))
             with contextlib.suppress(KeyboardInterrupt):
                 output.write(out, OTHER)
         try:

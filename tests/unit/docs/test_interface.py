@@ -12,7 +12,7 @@ import pytest
 from docskit import PAGES, ROOT, fences, read
 from doctables import KINDS, fields, table, written
 from tidegate_agents.gateway.desired import FIXED
-from tidegate_schema import event, release, validation, wgquick
+from tidegate_schema import bundle, event, release, validation, wgquick
 from tidegate_schema.policy import Reason
 
 PAGE = "docs/interface.md"
@@ -127,5 +127,5 @@ def test_the_settings_that_need_a_new_start_are_named() -> None:
 
 def test_the_limits_of_a_release_are_the_page_s() -> None:
     assert release.ENVELOPE_MAX_BYTES == 64 << 10
-    assert release.FILE_MAX_BYTES == {"wg0.conf": 1 << 20, "peers.json": 64 << 20, "policy.json": 64 << 20}
+    assert bundle.FILE_MAX_BYTES == {"wg0.conf": 1 << 20, "peers.json": 64 << 20, "policy.json": 64 << 20}
     assert "at most 64 KiB of `release.json`, 1 MiB of `wg0.conf` and 64 MiB of each" in read(PAGE)
