@@ -17,7 +17,7 @@ from tidegate_compiler.options import at_option as _at
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.terminal import say as _print
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import Failure, keep
 
 OK, PROBLEMS = 0, 1
 _FOLDER = click.Path(path_type=Path)
@@ -83,7 +83,9 @@ def validate(
     With --at, policies and memberships that have expired by then are reported too.
     """
     form = terminal.chosen_format(form, as_json)
-    diagnostics = pipeline.validate(inventory, at).diagnostics
+    checked = pipeline.validate(inventory, at)
+    keep(checked)
+    diagnostics = checked.diagnostics
     sources = Sources(inventory)
     colored = form == "text" and terminal.wants_color(color, sys.stdout, os.environ)
     if form == "json":

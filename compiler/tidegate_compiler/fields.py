@@ -61,8 +61,13 @@ def network(text: str) -> Network:
     if match is None:
         raise FieldError("TG022", "write a prefix such as 10.20.0.0/16 or fd20::/48")
     try:
-        found = ipaddress.ip_network(text, strict=False)
         exact = ipaddress.ip_address(match[1])
+        made = (int(exact), int(match[2]))
+        found: Network = (
+            ipaddress.IPv4Network(made, strict=False)
+            if exact.version == 4
+            else ipaddress.IPv6Network(made, strict=False)
+        )
     except ValueError:
         raise FieldError("TG022", "not an IP prefix; write one such as 10.20.0.0/16 or fd20::/48") from None
     if isinstance(exact, ipaddress.IPv6Address) and exact.ipv4_mapped:

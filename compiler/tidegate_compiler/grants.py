@@ -6,91 +6,125 @@ destination. `check` compares grants with each other; `resolve` cuts them into r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
-from tidegate_compiler.model import ALL_CLIENTS, At, From, Inventory, Network, Policy
+from tidegate_compiler.model import ALL_CLIENTS, At, From, GroupRow, Inventory, Network, Policy
 from tidegate_compiler.networks import contains, sort_key
 from tidegate_compiler.times import Window, intersect_all, union
 from tidegate_schema.ports import ANY_PROTOCOL, PortRange, parse_ports
 
 Ports = tuple[PortRange, ...]
+_NOBODY: GroupRow = ((), {}, {})
+
+
+class Selected:
+    """The clients that a policy's `from` selects, with their windows; found out when somebody asks."""
+
+    def __init__(self, sources: Iterable[From], window: Window, inventory: Inventory) -> None:
+        """Select within `window`; unknown references are passed over."""
+        self._sources = tuple(sources)
+        self._window = window
+        self._known = inventory.client_rows
+        self._groups = inventory.group_rows
+
+    @cached_property
+    def clients(self) -> Mapping[str, tuple[Window, ...]]:
+        """Return each client's disjoint windows, none of them empty."""
+        if self._window.is_empty:
+            return {}
+        resolved = dict.fromkeys(self._always(), (self._window,))
+        at_times: dict[str, list[Window]] = {}
+        for members, not_before, expires in self._groups_with_times():
+            for member in (not_before.keys() | expires.keys()).intersection(members):
+                if member not in resolved and member in self._known:
+                    time = Window(not_before.get(member), expires.get(member))
+                    at_times.setdefault(member, []).append(time)
+        limited = {client: union(intersect_all(times, self._window)) for client, times in at_times.items()}
+        return {**resolved, **{client: windows for client, windows in limited.items() if windows}}
+
+    def names(self) -> Iterator[str]:
+        """Yield the clients, and the first ones without finding out all."""
+        if self._window.is_empty:
+            return
+        yield from self._always()
+        if any(True for _ in self._groups_with_times()):
+            yield from self.clients
+
+    def has(self, name: str) -> bool:
+        """Tell whether a client is selected, be it for a time or outside the window, without finding out all."""
+        return any(
+            source.kind == ALL_CLIENTS
+            or (source.kind == "group" and name in self._groups.get(source.name, _NOBODY)[0])
+            or source.name == name
+            for source in self._sources
+        )
+
+    def _always(self) -> Iterator[str]:
+        """Yield those that are selected without any limit but the policy's own window; some maybe twice."""
+        every: list[Iterable[str]] = []
+        for source in self._sources:
+            match source.kind:
+                case kind if kind == ALL_CLIENTS:
+                    every.append(self._known)
+                case "group":
+                    members, not_before, expires = self._groups.get(source.name, _NOBODY)
+                    timed = not_before.keys() | expires.keys()
+                    every.append([one for one in members if one not in timed] if timed else members)
+                case _:
+                    every.append((source.name,))
+        return filter(self._known.__contains__, chain.from_iterable(every))
+
+    def _groups_with_times(self) -> Iterator[GroupRow]:
+        for source in self._sources:
+            row = self._groups.get(source.name, _NOBODY) if source.kind == "group" else _NOBODY
+            if row[1] or row[2]:
+                yield row
 
 
 @dataclass(frozen=True)
 class Grant:
-    """One policy, resolved. `clients` maps a name to disjoint windows; `destinations` a prefix to its ports."""
+    """One policy, resolved. `destinations` maps a prefix to its ports; policies that select alike share `selected`."""
 
     policy: str
     action: str
-    clients: Mapping[str, tuple[Window, ...]]
+    selected: Selected
     destinations: Mapping[Network, Ports]
+
+    @property
+    def clients(self) -> Mapping[str, tuple[Window, ...]]:
+        """Return its clients, each with disjoint windows."""
+        return self.selected.clients
 
     def covers(self, other: Grant) -> bool:
         """Tell whether every packet that `other` matches is matched by this too.
 
         Judged prefix by prefix and window by window, so a union of several may go unseen: that loses a warning.
         """
+        first = next(other.selected.names(), None)
+        if first is not None and not self.selected.has(first):
+            return False  # as good as always, and found out at once
         return all(
             any(
                 contains(wider, prefix) and ports_cover(mine, ports)
                 for wider, mine in self.destinations.items()
             )
             for prefix, ports in other.destinations.items()
-        ) and clients_cover(self.clients, other.clients)
+        ) and (self.selected is other.selected or clients_cover(self.clients, other.clients))
 
 
 def grants(inventory: Inventory) -> tuple[Grant, ...]:
     """Return every policy's grant, in order of policy names; unknown references are passed over."""
-    clients = _Clients(inventory)
-    return tuple(
-        Grant(policy.name, policy.action, clients.of(policy), _destinations(policy, inventory))
-        for policy in inventory.policies.values()
-    )
-
-
-class _Clients:
-    """Selectors to clients with their windows. Policies that select alike share one mapping."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._known = inventory.client_rows
-        self._groups = inventory.group_rows
-        self._resolved: dict[tuple[frozenset[From], Window], Mapping[str, tuple[Window, ...]]] = {}
-
-    def of(self, policy: Policy) -> Mapping[str, tuple[Window, ...]]:
-        """Return a policy's clients in order of name, each with disjoint windows."""
+    known: dict[tuple[frozenset[From], Window], Selected] = {}
+    found = []
+    for policy in inventory.policies.values():
         asked = (frozenset(source.value for source in policy.sources), policy.window)
-        if asked not in self._resolved:
-            self._resolved[asked] = self._resolve(*asked)
-        return self._resolved[asked]
-
-    def _resolve(self, sources: Iterable[From], window: Window) -> Mapping[str, tuple[Window, ...]]:
-        if window.is_empty:
-            return {}
-        always: set[str] = set()
-        at_times: dict[str, list[Window]] = {}
-        for source in sources:
-            match source.kind:
-                case kind if kind == ALL_CLIENTS:
-                    always.update(self._known)
-                case "group":
-                    members, not_before, expires = self._groups.get(source.name, ((), {}, {}))
-                    timed = not_before.keys() | expires.keys()
-                    always.update(members if not timed else set(members) - timed)
-                    for member in timed.intersection(members):
-                        time = Window(not_before.get(member), expires.get(member))
-                        at_times.setdefault(member, []).append(time)
-                case _:
-                    always.add(source.name)
-        windows: dict[str, tuple[Window, ...]] = {
-            client: union(intersect_all(times, window)) for client, times in at_times.items()
-        }
-        limited = {client for client, left in windows.items() if left and client not in always}
-        resolved: dict[str, tuple[Window, ...]] = dict.fromkeys(
-            sorted(self._known.keys() & (always | limited)), (window,)
-        )
-        resolved.update((client, windows[client]) for client in limited if client in resolved)
-        return resolved
+        if asked not in known:
+            known[asked] = Selected(*asked, inventory)
+        found.append(Grant(policy.name, policy.action, known[asked], _destinations(policy, inventory)))
+    return tuple(found)
 
 
 def _destinations(policy: Policy, inventory: Inventory) -> dict[Network, Ports]:
@@ -151,9 +185,7 @@ def ports_cover(wider: Ports, ports: Ports) -> bool:
 
 def clients_cover(wider: Mapping[str, tuple[Window, ...]], clients: Mapping[str, tuple[Window, ...]]) -> bool:
     """Tell whether each of some clients is among others, for all of its windows."""
-    if wider is clients:
-        return True
-    return len(wider) >= len(clients) and all(
+    return all(
         client in wider and (wider[client] is windows or windows_cover(wider[client], windows))
         for client, windows in clients.items()
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from tidegate_compiler.diagnostics import Where
 from tidegate_compiler.times import Window
@@ -31,8 +31,7 @@ GroupRow: TypeAlias = tuple[tuple[str, ...], Mapping[str, int], Mapping[str, int
 ALL_CLIENTS = "all-clients"
 
 
-@dataclass(frozen=True)
-class At(Generic[T]):
+class At(NamedTuple, Generic[T]):
     """A value and where it stands."""
 
     value: T

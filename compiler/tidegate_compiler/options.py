@@ -10,7 +10,7 @@ import click
 from tidegate_compiler import fields, pipeline, report
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import Failure, keep
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -32,6 +32,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def compiled(inventory: Path) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
     result = pipeline.compile_inventory(inventory)
+    keep(result)
     say(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
     if isinstance(result, pipeline.Compiled):
         return result

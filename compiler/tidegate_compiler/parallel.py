@@ -24,34 +24,23 @@ def each(work: Callable[[T], Any], items: Sequence[T], weight: Callable[[T], int
 
     `weight` is an item's size in bytes; what the second process saves is worth it from `WORTH_IT` on.
     """
-    weights = [weight(item) for item in items]
-    if sum(weights) < WORTH_IT or not _may_fork():
+    if sum(map(weight, items)) < WORTH_IT or not _may_fork():
         return [work(item) for item in items]
-    middle = _middle(weights)
-    child = _Child(lambda: [work(item) for item in items[middle:]])
+    # Spread evenly, since neighbours are of one kind and cost alike; the child has to send what it found, too.
+    theirs = [index for index in range(len(items)) if index % 9 in (1, 3, 5, 7)]
+    child = _Child(lambda: [work(items[index]) for index in theirs])
     try:
-        mine = [work(item) for item in items[:middle]]
-        theirs = child.result()
+        found = {index: work(items[index]) for index in sorted(set(range(len(items))).difference(theirs))}
+        sent = child.result()
     finally:
         child.end()
-    if theirs is None:
-        theirs = [work(item) for item in items[middle:]]
-    return mine + theirs
+    found.update(zip(theirs, [work(items[index]) for index in theirs] if sent is None else sent, strict=True))
+    return [found[index] for index in range(len(items))]
 
 
 def _may_fork() -> bool:
     # A lock that another thread holds would stay locked in the child for good.
     return threading.active_count() == 1 and len(os.sched_getaffinity(0)) > 1
-
-
-def _middle(weights: list[int]) -> int:
-    """Return the index at which the items fall into two parts of about the same weight."""
-    total, below = sum(weights), 0
-    for index, weight in enumerate(weights):
-        below += weight
-        if 2 * below >= total:
-            return index + 1
-    return len(weights)
 
 
 class _Child:

@@ -46,7 +46,7 @@ class ClientHost(NamedTuple):
     @property
     def families(self) -> frozenset[int]:
         """Return the IP versions it has an address of."""
-        return frozenset(6 if ":" in address else 4 for address in self.addresses)
+        return frozenset([6 if ":" in address else 4 for address in self.addresses])
 
 
 @dataclass(frozen=True)
@@ -206,21 +206,24 @@ class _Policies:
 
     def of(self, gateway: Gateway, clients: Iterable[ClientHost]) -> dict[str, Any]:
         """Return the document about a gateway's clients."""
-        rights: dict[str, set[_Rule]] = {}
+        rules: dict[_Rule, int] = {}
+        rights: dict[str, set[int]] = {}
         ours = {client.name: client for client in clients}
         for grant, clipped in self._of(gateway.network_set):
-            made: dict[tuple[frozenset[int], tuple[Window, ...]], list[_Rule]] = {}  # by whom they are for
+            made: dict[tuple[frozenset[int], tuple[Window, ...]], list[int]] = {}  # by whom they are for
             for name in grant.clients.keys() & ours.keys():
                 alike = (ours[name].families, grant.clients[name])
                 if alike not in made:
                     made[alike] = [
-                        _Rule(grant.policy, grant.action, prefixes, ports, window)
+                        rules.setdefault(
+                            _Rule(grant.policy, grant.action, prefixes, ports, window), len(rules)
+                        )
                         for family in alike[0]
                         for ports, prefixes in clipped[family].items()
                         for window in alike[1]
                     ]
                 rights.setdefault(name, set()).update(made[alike])
-        return _document({ours[name].client_id: rules for name, rules in rights.items() if rules})
+        return _document(rules, {ours[name].client_id: found for name, found in rights.items() if found})
 
     def _of(self, networks: frozenset[Network]) -> _Clipped:
         if networks not in self._clipped:
@@ -232,16 +235,16 @@ class _Policies:
         return self._clipped[networks]
 
 
-def _document(rights: Mapping[str, Set[_Rule]]) -> dict[str, Any]:
-    """Return the policy document that says which client, by ID, has which rules."""
-    rules = sorted(set().union(*rights.values()), key=_Rule.sort_key)
-    number = {rule: index for index, rule in enumerate(rules)}
-    of_client = {client: tuple(sorted(number[rule] for rule in found)) for client, found in rights.items()}
+def _document(rules: Iterable[_Rule], rights: Mapping[str, Set[int]]) -> dict[str, Any]:
+    """Return the policy document that says which client, by ID, has which of the rules, by position."""
+    in_order = sorted(enumerate(rules), key=lambda numbered: numbered[1].sort_key())
+    place = {position: index for index, (position, _) in enumerate(in_order)}
+    of_client = {client: tuple(sorted(place[one] for one in found)) for client, found in rights.items()}
     sets = sorted(set(of_client.values()))
     set_number = {indexes: index for index, indexes in enumerate(sets)}
     return {
         "format": 1,
-        "rules": [rule.document() for rule in rules],
+        "rules": [rule.document() for _, rule in in_order],
         "sets": [list(indexes) for indexes in sets],
         "clients": {identifier: set_number[indexes] for identifier, indexes in sorted(of_client.items())},
     }

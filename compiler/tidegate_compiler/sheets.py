@@ -32,36 +32,31 @@ def read(kind: str, objects: Mapping[str, Mapping[str, Any]]) -> Rows | None:
 
 def _clients(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, ClientRow]:
     lists: dict[tuple[str, ...], tuple[str, ...]] = {}  # few, shared by many clients
-    rows = {}
-    for name, client in objects.items():
-        gateways = tuple(client["gateways"])
-        rows[name] = (
+    return {
+        name: (
             parse_public_key(client["public_key"]),
-            tuple([packed(text) for text in client["addresses"]]),
-            lists.setdefault(gateways, gateways),
+            tuple(map(packed, client["addresses"])),
+            lists.setdefault(gateways := tuple(client["gateways"]), gateways),
         )
-    return rows
+        for name, client in objects.items()
+    }
 
 
 def packed(text: str) -> bytes:
     """Return the bytes of a host's address as `fields.host` reads it; ValueError when it would refuse it."""
-    if text.endswith("/32"):
-        address = text[:-3]
-        found = _pton(AF_INET, address)
-        if found is not None and inet_ntop(AF_INET, found) == address:
-            return found
-    elif text.endswith("/128"):
-        found = _pton(AF_INET6, text[:-4])
-        if found is not None and "." not in text and found[:12] != _MAPPED:
-            return found
-    return fields.host(text).network_address.packed
-
-
-def _pton(family: int, text: str) -> bytes | None:
     try:
-        return inet_pton(family, text)
+        if text.endswith("/32"):
+            address = text[:-3]
+            found = inet_pton(AF_INET, address)
+            if inet_ntop(AF_INET, found) == address:
+                return found
+        elif text.endswith("/128") and "." not in text:
+            found = inet_pton(AF_INET6, text[:-4])
+            if not found.startswith(_MAPPED):
+                return found
     except OSError:
-        return None
+        pass
+    return fields.host(text).network_address.packed
 
 
 def _groups(objects: Mapping[str, Mapping[str, Any]]) -> dict[str, GroupRow]:

@@ -120,7 +120,7 @@ def _overruled(grant: Grant, others: list[Grant], inventory: Inventory) -> Itera
 def _reaches(grant: Grant, inventory: Inventory) -> bool:
     """Tell whether some client of the grant routes some destination of it, in a family it has."""
     useful: dict[tuple[tuple[str, ...], frozenset[int]], bool] = {}
-    for name in grant.clients:
+    for name in grant.selected.names():
         _, addresses, gateways = inventory.client_rows[name]
         key = (gateways, frozenset(VERSIONS[len(address)] for address in addresses))
         if key not in useful:

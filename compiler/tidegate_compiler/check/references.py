@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
+from itertools import chain
 from typing import Any
 
 from tidegate_compiler.diagnostics import Diagnostic, did_you_mean, show
@@ -44,7 +45,9 @@ def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
         if not known_lists[gateways]:
             for gateway in inventory.clients[name].gateways:
                 yield gateway, "gateways"
-    for name, (members, _, _) in inventory.group_rows.items():
+    members_of_any = set(chain.from_iterable(members for members, _, _ in inventory.group_rows.values()))
+    every_one_exists = inventory.client_rows.keys() >= members_of_any
+    for name, (members, _, _) in () if every_one_exists else inventory.group_rows.items():
         if not all(map(inventory.client_rows.__contains__, members)):
             for member in inventory.groups[name].members:
                 yield member, "clients"
