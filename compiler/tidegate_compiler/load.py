@@ -56,21 +56,26 @@ class QuickDocument:
 Documents: TypeAlias = tuple[Document | QuickDocument, ...]
 
 
-def load(files: Mapping[str, bytes], careful: Collection[str] = ()) -> tuple[Documents, list[Diagnostic]]:
+def load(
+    files: Mapping[str, bytes], careful: Collection[str] = (), like: Documents = ()
+) -> tuple[Documents, list[Diagnostic]]:
     """Parse every file; the documents in order of their paths, and every problem. Never raises.
 
-    The files that `careful` names are read with every position, whatever is in them.
+    The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
+    inventory: a file that is there with the same bytes is not parsed again.
     """
+    shared = {
+        d.file: d.content
+        for d in like
+        if isinstance(d, QuickDocument) and d.file not in careful and d.data == files.get(d.file)
+    }
     documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
-    quickly = [file for file in files if file not in careful and _kind(file) in quick.KINDS]
-    contents = dict(
-        zip(
-            quickly,
-            parallel.each(lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file])),
-            strict=True,
-        )
-    )
+    quickly = [
+        file for file in files if file not in careful and file not in shared and _kind(file) in quick.KINDS
+    ]
+    found = parallel.each(lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]))
+    contents = shared | dict(zip(quickly, found, strict=True))
     for file, data in sorted(files.items()):
         content = contents.get(file)
         if content is not None:

@@ -9,12 +9,13 @@ import gc
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tidegate_compiler import files, output
 from tidegate_compiler.check import Checked, check
 from tidegate_compiler.diagnostics import Diagnostic
-from tidegate_compiler.load import load
+from tidegate_compiler.load import Documents, load
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.render import render
 from tidegate_compiler.resolve import Fleet, resolve
@@ -22,12 +23,19 @@ from tidegate_compiler.resolve import Fleet, resolve
 
 @dataclass(frozen=True)
 class Compiled:
-    """An inventory without errors, its hosts, and the files they are sent."""
+    """An inventory without errors, and its hosts."""
 
     inventory: Inventory
     fleet: Fleet
-    files: Mapping[str, bytes]
+    digest: str
+    documents: Documents
     diagnostics: tuple[Diagnostic, ...]
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """Return the files that the hosts are sent, by path."""
+        with _without_collector():
+            return render(self.fleet, self.digest)
 
 
 @contextmanager
@@ -47,10 +55,11 @@ def validate_files(
     unreadable: list[Diagnostic] | None = None,
     at: int | None = None,
     careful: Collection[str] = (),
+    like: Documents = (),
 ) -> Checked:
-    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful`."""
+    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful` and `like`."""
     with _without_collector():
-        documents, problems = load(content, careful)
+        documents, problems = load(content, careful, like)
         while True:
             checked = check(documents, [*(unreadable or []), *problems], content, at)
             if not checked.rough:
@@ -65,16 +74,18 @@ def validate_files(
 
 
 def compile_files(
-    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None
+    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, like: Compiled | None = None
 ) -> Compiled | Checked:
-    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
-    checked = validate_files(content, unreadable)
+    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors.
+
+    What it shares with `like`, another one that is compiled already, is not made again.
+    """
+    checked = validate_files(content, unreadable, like=like.documents if like else ())
     if checked.inventory is None:
         return checked
     with _without_collector():
-        fleet = resolve(checked.inventory, checked.grants)
-        rendered = render(fleet, files.digest(content))
-    return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
+        fleet = resolve(checked.inventory, checked.grants, like.fleet if like else None)
+    return Compiled(checked.inventory, fleet, files.digest(content), checked.documents, checked.diagnostics)
 
 
 def validate(root: Path, at: int | None = None, careful: Collection[str] = ()) -> Checked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tidegate_compiler import pipeline
 from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
@@ -12,7 +13,7 @@ from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.options import limit_option
 from tidegate_compiler.plan.plan import plan as compare
 from tidegate_compiler.terminal import chosen_format, say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import Failure, keep
 
 OK, CHANGES = 0, 2
 
@@ -55,12 +56,17 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
 def _sides(old: source.Content | source.Side, new: source.Content | source.Side) -> list[source.Side]:
     """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
     sides: list[source.Side] = []
+    compiled: pipeline.Compiled | None = None
     for found in (old, new):
-        made = source.side(found) if isinstance(found, source.Content) else found
+        if isinstance(found, source.Side):
+            sides.append(found)
+            continue
+        made = pipeline.compile_files(found.files, found.problems, compiled)
         if isinstance(made, Checked):
-            assert isinstance(found, source.Content)
             say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
             raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
-        sides.append(made)
+        compiled = made
+        keep(made)
+        sides.append(source.of_compiled(found, made))
     say(reports.diagnostic_lines(sides[1].diagnostics, sides[1].root), err=True)
     return sides
