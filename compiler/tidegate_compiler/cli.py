@@ -24,15 +24,34 @@ OK, PROBLEMS = 0, 1
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command(epilog="Example: tidegate init inventory && tidegate validate inventory")
+@click.command(
+    epilog="Examples: tidegate init inventory && tidegate validate inventory; "
+    "tidegate init inventory --ci gitlab --ci pre-commit"
+)
 @click.argument("directory", metavar="DIR", type=_FOLDER)
-def init(directory: Path) -> int:
-    """Scaffold a small inventory in DIR: valid, tested, commented, with CODEOWNERS and a CI workflow."""
+@click.option(
+    "--ci",
+    "judges",
+    type=click.Choice([*scaffold.JUDGES, "none"]),
+    multiple=True,
+    default=["github"],
+    show_default=True,
+    help="What judges every change; may be repeated.",
+)
+def init(directory: Path, judges: tuple[str, ...]) -> int:
+    """Scaffold a small inventory in DIR: valid, tested, commented, with schemas for editors.
+
+    CODEOWNERS and CI go to the top of the git repository that DIR is in, and name the inventory by its path there;
+    what is there already stays as it is. Without a repository, DIR is taken for its top.
+    """
+    if "none" in judges and len(judges) > 1:
+        raise click.UsageError("--ci none goes with no other --ci")
     try:
-        written = scaffold.write(directory)
+        written = scaffold.write(directory, [judge for judge in judges if judge != "none"])
     except scaffold.ScaffoldError as error:
         raise Failure(str(error)) from None
-    _print(f"{directory / path}" for path in written)
+    _print(map(str, written.paths))
+    _print(written.kept, err=True)
     return OK
 
 
