@@ -110,6 +110,23 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def editor(session: nox.Session) -> None:
+    """Open an inventory with a real yaml-language-server; needs node 18 and npm, and fetches 20 packages."""
+    prepare(session)
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            session.error(f"needs {program}; install with:  sudo apt-get install -y nodejs npm")
+    home = ROOT / ".nox" / "yaml-language-server"  # apart from .nox/editor, where nox may keep an environment
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / "editor" / name, home)
+    # Every file is checked by its hash in the lock, and no script of a package runs.
+    with session.chdir(home):
+        session.run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", external=True)
+    python(session, "-m", "pytest", "tests/editor", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure; `bench [PART…] [--json FILE]`."""
     prepare(session)
@@ -132,7 +149,7 @@ def release(session: nox.Session) -> None:
     python(session, "-m", "twine", "check", "--strict", *dist)
 
     scratch = Path(session.create_tmp()).resolve()
-    for leftover in ("env", "out"):
+    for leftover in ("env", "out", "new"):
         shutil.rmtree(scratch / leftover, ignore_errors=True)
     python(session, "-m", "venv", str(scratch / "env"))
     programs = scratch / "env" / "bin"
@@ -148,6 +165,10 @@ def release(session: nox.Session) -> None:
         session.run(str(programs / "tidegate"), "--version", external=True)
         compile_ = ("compile", str(ROOT / "inventory"), "--out", str(scratch / "out"))
         session.run(str(programs / "tidegate"), *compile_, external=True)
+        # What it writes is package data, some of it by way of a symbolic link.
+        judges = ("--ci", "github", "--ci", "gitlab", "--ci", "pre-commit")
+        session.run("git", "init", "-q", str(scratch / "new"), external=True)  # not this repository's top
+        session.run(str(programs / "tidegate"), "init", str(scratch / "new"), *judges, external=True)
 
 
 @nox.session(venv_backend="venv")

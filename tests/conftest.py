@@ -15,6 +15,8 @@ import sandbox
 
 def pytest_configure(config: pytest.Config) -> None:
     sandbox.add_sbin_to_path()
+    # Nox may put temporary directories inside this repository; no test is to find it around its own.
+    os.environ["GIT_CEILING_DIRECTORIES"] = str(Path(tempfile.gettempdir()).resolve())
     if os.geteuid() != 0:
         # In a user namespace an ordinary user is called root, and the real root's temporary directory is not
         # theirs: whoever is started in a sandbox inherits a place of this user's own.

@@ -1,4 +1,7 @@
-"""The tables of fields in docs/interface.md, made from the schemas; `python tests/doctables.py` writes them anew."""
+"""The tables of fields in docs/interface.md, made from the schemas.
+
+`python tests/doctables.py` writes them anew, and everything else under docs/ that is generated.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,9 @@ def written() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    import docinventory
+
+    docinventory.PAGE.write_text(docinventory.page(), "utf-8")
     PAGE.write_text(
         _TABLE.sub(lambda match: match[1] + table(match[2]) + match[4], PAGE.read_text("utf-8")), "utf-8"
     )

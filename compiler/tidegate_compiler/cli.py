@@ -14,6 +14,7 @@ from tidegate_compiler.diagnostics import has_errors
 from tidegate_compiler.formats import github, sarif, text
 from tidegate_compiler.formats.sources import Sources, repository_path
 from tidegate_compiler.options import at_option as _at
+from tidegate_compiler.options import cache, cache_option
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.terminal import say as _print
@@ -23,15 +24,34 @@ OK, PROBLEMS = 0, 1
 _FOLDER = click.Path(path_type=Path)
 
 
-@click.command(epilog="Example: tidegate init inventory && tidegate validate inventory")
+@click.command(
+    epilog="Examples: tidegate init inventory && tidegate validate inventory; "
+    "tidegate init inventory --ci gitlab --ci pre-commit"
+)
 @click.argument("directory", metavar="DIR", type=_FOLDER)
-def init(directory: Path) -> int:
-    """Scaffold a small inventory in DIR: valid, tested, commented, with CODEOWNERS and a CI workflow."""
+@click.option(
+    "--ci",
+    "judges",
+    type=click.Choice([*scaffold.JUDGES, "none"]),
+    multiple=True,
+    default=["github"],
+    show_default=True,
+    help="What judges every change; may be repeated.",
+)
+def init(directory: Path, judges: tuple[str, ...]) -> int:
+    """Scaffold a small inventory in DIR: valid, tested, commented, with schemas for editors.
+
+    CODEOWNERS and CI go to the top of the git repository that DIR is in, and name the inventory by its path there;
+    what is there already stays as it is. Without a repository, DIR is taken for its top.
+    """
+    if "none" in judges and len(judges) > 1:
+        raise click.UsageError("--ci none goes with no other --ci")
     try:
-        written = scaffold.write(directory)
+        written = scaffold.write(directory, [judge for judge in judges if judge != "none"])
     except scaffold.ScaffoldError as error:
         raise Failure(str(error)) from None
-    _print(f"{directory / path}" for path in written)
+    _print(map(str, written.paths))
+    _print(written.kept, err=True)
     return OK
 
 
@@ -56,16 +76,23 @@ def init(directory: Path) -> int:
 )
 @click.option("--strict", is_flag=True, help="Let warnings fail, too.")
 @_at
+@cache_option
 def validate(
-    inventory: Path, form: str | None, as_json: bool, color: str, strict: bool, at: int | None
+    inventory: Path,
+    form: str | None,
+    as_json: bool,
+    color: str,
+    strict: bool,
+    at: int | None,
+    cache_directory: Path | None,
 ) -> int:
     """Report every problem of an inventory, with its place, code, and how to mend it.
 
     With --at, policies and memberships that have expired by then are reported too.
     """
     form = terminal.chosen_format(form, as_json)
-    with progress.shown():
-        checked = pipeline.validate(inventory, at)
+    with progress.shown(), cache(cache_directory) as known:
+        checked = pipeline.validate(inventory, at, cache=known)
     keep(checked)
     diagnostics = checked.diagnostics
     sources = Sources(inventory)
@@ -91,10 +118,11 @@ def validate(
 @click.option(
     "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
 )
+@cache_option
 @_json
-def compile_(inventory: Path, out: Path, as_json: bool) -> int:
+def compile_(inventory: Path, out: Path, cache_directory: Path | None, as_json: bool) -> int:
     """Turn an inventory into one bundle per host, all or nothing; files that are right stay untouched."""
-    compiled = _compiled(inventory)
+    compiled = _compiled(inventory, cache_directory)
     try:
         with progress.shown():
             written = pipeline.write(compiled, out)

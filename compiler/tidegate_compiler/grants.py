@@ -25,7 +25,7 @@ class Selected:
 
     def __init__(self, sources: Iterable[From], window: Window, inventory: Inventory) -> None:
         """Select within `window`; unknown references are passed over."""
-        self._sources = tuple(sources)
+        self._sources = frozenset(sources)
         self._window = window
         self._known = inventory.client_rows
         self._groups = inventory.group_rows
@@ -52,6 +52,14 @@ class Selected:
         yield from self._always()
         if any(True for _ in self._groups_with_times()):
             yield from self.clients
+
+    def says_the_same(self, other: Selected) -> bool:
+        """Tell whether this selects what `other` does in its inventory, as far as both know the clients."""
+        return (self._sources, self._window) == (other._sources, other._window) and all(
+            self._groups.get(source.name) == other._groups.get(source.name)
+            for source in self._sources
+            if source.kind == "group"
+        )
 
     def has(self, name: str) -> bool:
         """Tell whether a client is selected, be it for a time or outside the window, without finding out all."""

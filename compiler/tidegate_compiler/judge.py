@@ -63,7 +63,7 @@ def court(fleet: Fleet) -> Court:
     """Index a fleet's clients and policies."""
     return Court(
         fleet.clients,
-        {gateway.name: PolicyTable(gateway.policy) for gateway in fleet.gateways},
+        {name: PolicyTable(gateway.policy) for name, gateway in fleet.gateways.items()},
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from tidegate_compiler import parallel, quick, sheets
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.progress import track
@@ -57,23 +58,39 @@ class QuickDocument:
 Documents: TypeAlias = tuple[Document | QuickDocument, ...]
 
 
-def load(files: Mapping[str, bytes], careful: Collection[str] = ()) -> tuple[Documents, list[Diagnostic]]:
+def load(
+    files: Mapping[str, bytes],
+    careful: Collection[str] = (),
+    like: Documents = (),
+    cache: Cache | None = None,
+) -> tuple[Documents, list[Diagnostic]]:
     """Parse every file; the documents in order of their paths, and every problem. Never raises.
 
-    The files that `careful` names are read with every position, whatever is in them.
+    The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
+    inventory: a file that is there with the same bytes is not parsed again, nor is one whose rows are in `cache`.
     """
+    known = {
+        d.file: d.content
+        for d in like
+        if isinstance(d, QuickDocument) and d.file not in careful and d.data == files.get(d.file)
+    }
     documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
-    quickly = [file for file in files if file not in careful and _kind(file) in quick.KINDS]
-    contents = dict(
-        zip(
-            quickly,
-            parallel.each(
-                lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]), "loading"
-            ),
-            strict=True,
-        )
+    quickly = [
+        file for file in files if file not in careful and file not in known and _kind(file) in quick.KINDS
+    ]
+    if cache is not None:
+        rows = {file: cache.rows(_kind(file), files[file]) for file in quickly if _kind(file) in sheets.KINDS}
+        known |= {file: found for file, found in rows.items() if found is not None}
+        quickly = [file for file in quickly if file not in known]
+    parsed = parallel.each(
+        lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]), "loading"
     )
+    contents = known | dict(zip(quickly, parsed, strict=True))
+    if cache is not None:
+        for file in quickly:
+            if contents[file] is not None and _kind(file) in sheets.KINDS:
+                cache.keep(_kind(file), files[file], contents[file])
     for file, data in track("loading", sorted(files.items())):
         content = contents.get(file)
         if content is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from tidegate_compiler import fields, pipeline, progress, report
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import Failure, keep
@@ -29,10 +32,30 @@ at_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def compiled(inventory: Path) -> pipeline.Compiled:
+cache_option = click.option(
+    "--cache",
+    "cache_directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    envvar="TIDEGATE_CACHE",
+    help="Keep there what was read of each file, so that the next run need not read it again. Deleting it changes "
+    "nothing but time. Also from $TIDEGATE_CACHE.",
+)
+
+
+@contextmanager
+def cache(directory: Path | None) -> Iterator[Cache | None]:
+    """Open the cache of a run, if there is to be one, and save it when the run has come to its end."""
+    opened = None if directory is None else Cache(directory)
+    yield opened
+    if opened is not None:
+        opened.save()
+
+
+def compiled(inventory: Path, directory: Path | None = None) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
-    with progress.shown():
-        result = pipeline.compile_inventory(inventory)
+    with progress.shown(), cache(directory) as known:
+        result = pipeline.compile_inventory(inventory, known)
     keep(result)
     say(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)
     if isinstance(result, pipeline.Compiled):

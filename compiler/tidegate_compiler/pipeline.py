@@ -9,12 +9,14 @@ import gc
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tidegate_compiler import files, output
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.check import Checked, check
 from tidegate_compiler.diagnostics import Diagnostic
-from tidegate_compiler.load import load
+from tidegate_compiler.load import Documents, load
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.progress import stage
 from tidegate_compiler.render import render
@@ -23,12 +25,20 @@ from tidegate_compiler.resolve import Fleet, resolve
 
 @dataclass(frozen=True)
 class Compiled:
-    """An inventory without errors, its hosts, and the files they are sent."""
+    """An inventory without errors, and its hosts."""
 
     inventory: Inventory
     fleet: Fleet
-    files: Mapping[str, bytes]
+    digest: str
+    documents: Documents
     diagnostics: tuple[Diagnostic, ...]
+
+    @cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """Return the files that the hosts are sent, by path."""
+        with _without_collector():
+            stage("rendering")
+            return render(self.fleet, self.digest)
 
 
 @contextmanager
@@ -48,10 +58,12 @@ def validate_files(
     unreadable: list[Diagnostic] | None = None,
     at: int | None = None,
     careful: Collection[str] = (),
+    like: Documents = (),
+    cache: Cache | None = None,
 ) -> Checked:
-    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for `careful`."""
+    """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for the others."""
     with _without_collector():
-        documents, problems = load(content, careful)
+        documents, problems = load(content, careful, like, cache)
         while True:
             stage("checking")
             checked = check(documents, [*(unreadable or []), *problems], content, at)
@@ -67,30 +79,36 @@ def validate_files(
 
 
 def compile_files(
-    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None
+    content: Mapping[str, bytes],
+    unreadable: list[Diagnostic] | None = None,
+    like: Compiled | None = None,
+    cache: Cache | None = None,
 ) -> Compiled | Checked:
-    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
-    checked = validate_files(content, unreadable)
+    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors.
+
+    What it shares with `like`, another one that is compiled already, is not made again.
+    """
+    checked = validate_files(content, unreadable, like=like.documents if like else (), cache=cache)
     if checked.inventory is None:
         return checked
     with _without_collector():
         stage("resolving")
-        fleet = resolve(checked.inventory, checked.grants)
-        stage("rendering")
-        rendered = render(fleet, files.digest(content))
-    return Compiled(checked.inventory, fleet, rendered, checked.diagnostics)
+        fleet = resolve(checked.inventory, checked.grants, like.fleet if like else None)
+    return Compiled(checked.inventory, fleet, files.digest(content), checked.documents, checked.diagnostics)
 
 
-def validate(root: Path, at: int | None = None, careful: Collection[str] = ()) -> Checked:
+def validate(
+    root: Path, at: int | None = None, careful: Collection[str] = (), cache: Cache | None = None
+) -> Checked:
     """Judge an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return validate_files(content, unreadable, at, careful)
+    return validate_files(content, unreadable, at, careful, cache=cache)
 
 
-def compile_inventory(root: Path) -> Compiled | Checked:
+def compile_inventory(root: Path, cache: Cache | None = None) -> Compiled | Checked:
     """Compile an inventory on disk. Raises OSError when `root` is no readable directory."""
     content, unreadable = files.read(root)
-    return compile_files(content, unreadable)
+    return compile_files(content, unreadable, cache=cache)
 
 
 def write(compiled: Compiled, out: Path) -> output.Written:

@@ -82,9 +82,9 @@ class Reach:
 
     def __init__(self, fleet: Fleet) -> None:
         self.court = court(fleet)
-        self._gateways = Gateways({gateway.name: gateway.policy for gateway in fleet.gateways}, Sets())
+        self._gateways = Gateways({name: gateway.policy for name, gateway in fleet.gateways.items()}, Sets())
         self._sets: dict[str, list[tuple[str, int]]] = {}
-        for gateway in fleet.gateways:
+        for gateway in fleet.gateways.values():
             for client, number in (gateway.policy or {"clients": {}})["clients"].items():
                 self._sets.setdefault(client, []).append((gateway.name, number))
         self._routes: dict[Any, tuple[tuple[int, Interval, str | None], ...]] = {}

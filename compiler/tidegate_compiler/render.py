@@ -32,10 +32,22 @@ def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
             around = known[id(client.peers)] = _around_addresses(client)
         text = ", ".join(client.addresses).join(around)
         files[f"client/{client.name}/wg0.conf"] = text.encode("ascii")
-    for gateway in fleet.gateways:
-        files[f"gateway/{gateway.name}/peers.json"] = _peers(gateway)
-        if gateway.policy is not None:
-            files[f"gateway/{gateway.name}/policy.json"] = jsonfile.canonical(gateway.policy)
+    for gateway in fleet.gateways.values():
+        for name, data in of_gateway(gateway).items():
+            files[f"gateway/{gateway.name}/{name}"] = data
+    return files
+
+
+def of_client(client: ClientHost) -> dict[str, bytes]:
+    """Return the files of a client's bundle."""
+    return {"wg0.conf": ", ".join(client.addresses).join(_around_addresses(client)).encode("ascii")}
+
+
+def of_gateway(gateway: GatewayHost) -> dict[str, bytes]:
+    """Return the files of a gateway's bundle."""
+    files = {"peers.json": _peers(gateway)}
+    if gateway.policy is not None:
+        files["policy.json"] = jsonfile.canonical(gateway.policy)
     return files
 
 
@@ -74,7 +86,7 @@ def _manifest(fleet: Fleet, inventory_digest: str) -> dict[str, Any]:
         "inventory": inventory_digest,
         "hosts": {
             "client": list(fleet.clients),
-            "gateway": [gateway.name for gateway in fleet.gateways],
+            "gateway": list(fleet.gateways),
         },
     }
 

@@ -19,7 +19,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, NamedTuple, TypeAlias
 
 from tidegate_compiler.grants import Grant, Ports, grants
-from tidegate_compiler.model import VERSIONS, Gateway, Inventory, Network
+from tidegate_compiler.model import VERSIONS, ClientRow, Gateway, Inventory, Network
 from tidegate_compiler.networks import Covering, Points, collapse, intersect, sort_key
 from tidegate_compiler.times import Window
 from tidegate_schema.keys import client_id
@@ -60,48 +60,76 @@ class GatewayHost:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Every host of an inventory, in order of name."""
+    """Every host of an inventory, in order of name; `made` is how it came about."""
 
     name: str
     clients: Mapping[str, ClientHost]
-    gateways: tuple[GatewayHost, ...]
+    gateways: Mapping[str, GatewayHost]
+    made: _Made
 
 
-def resolve(inventory: Inventory, every_grant: tuple[Grant, ...] | None = None) -> Fleet:
-    """Return the fleet of an inventory in which `check` found no error; `every_grant`, if known, is `grants` of it."""
-    clients = _client_hosts(inventory)
+_Class: TypeAlias = tuple[tuple[str, ...], tuple[int, ...]]
+"""What decides a client's peers: its gateways, and the lengths of its addresses."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a fleet was made of, so that the next one can share what is the same."""
+
+    inventory: Inventory
+    peers: Mapping[_Class, tuple[tuple[str, Peer], ...]]
+    of_gateway: Mapping[str, list[ClientHost]]
+    policies: _Policies
+
+
+def resolve(
+    inventory: Inventory, every_grant: tuple[Grant, ...] | None = None, like: Fleet | None = None
+) -> Fleet:
+    """Return the fleet of an inventory in which `check` found no error.
+
+    `every_grant`, if known, is `grants` of it. What is the same in `like`, another fleet, is shared with it: the same
+    values, at less cost.
+    """
+    clients, peers = _client_hosts(inventory, like)
     of_gateway: dict[str, list[ClientHost]] = {name: [] for name in inventory.gateways}
     for name, (_, _, gateways) in inventory.client_rows.items():
-        for gateway in gateways:
-            of_gateway[gateway].append(clients[name])
-    policies = _Policies(grants(inventory) if every_grant is None else every_grant)
-    return Fleet(
-        inventory.overlay.fleet,
-        clients,
-        tuple(
-            GatewayHost(
-                gateway.name,
-                tuple(sorted(of_gateway[gateway.name], key=attrgetter("client_id"))),
-                policies.of(gateway, of_gateway[gateway.name]) if inventory.has_policy else None,
-            )
-            for gateway in inventory.gateways.values()
-        ),
+        for gateway_name in gateways:
+            of_gateway[gateway_name].append(clients[name])
+    policies = _Policies(
+        grants(inventory) if every_grant is None else every_grant, like.made.policies if like else None
     )
-
-
-def _client_hosts(inventory: Inventory) -> dict[str, ClientHost]:
-    known: dict[tuple[tuple[str, ...], tuple[int, ...]], tuple[tuple[str, Peer], ...]] = {}
     hosts = {}
-    for name, (key, addresses, gateways) in inventory.client_rows.items():
+    for gateway in inventory.gateways.values():
+        mine = of_gateway[gateway.name]
+        has_same = like is not None and like.made.of_gateway.get(gateway.name) == mine
+        same = like.gateways[gateway.name] if like and has_same else None
+        in_order = same.peers if same else tuple(sorted(mine, key=attrgetter("client_id")))
+        policy = policies.of(gateway, mine, same.policy if same else None) if inventory.has_policy else None
+        hosts[gateway.name] = GatewayHost(gateway.name, in_order, policy)
+    return Fleet(inventory.overlay.fleet, clients, hosts, _Made(inventory, peers, of_gateway, policies))
+
+
+def _client_hosts(
+    inventory: Inventory, like: Fleet | None
+) -> tuple[dict[str, ClientHost], dict[_Class, tuple[tuple[str, Peer], ...]]]:
+    known: dict[_Class, tuple[tuple[str, Peer], ...]] = {}
+    before: Mapping[str, ClientRow] = like.made.inventory.client_rows if like else {}
+    hosts = {}
+    for name, row in inventory.client_rows.items():
+        key, addresses, gateways = row
         families = tuple(map(len, addresses))
         peers = known.get((gateways, families))
         if peers is None:
-            versions = {VERSIONS[length] for length in families}
-            peers = known[gateways, families] = _peers(gateways, versions, inventory)
+            peers = _peers(gateways, {VERSIONS[length] for length in families}, inventory)
+            shared = like.made.peers.get((gateways, families)) if like else None
+            peers = known[gateways, families] = shared if shared == peers and shared is not None else peers
+        if like and before.get(name) == row and like.clients[name].peers is peers:
+            hosts[name] = like.clients[name]
+            continue
         in_order = addresses if families in _IN_ORDER else sorted(addresses, key=_by_family)
         own = tuple([_prefix(address) for address in in_order])
         hosts[name] = ClientHost(name, client_id(key), _text(key), own, peers)
-    return hosts
+    return hosts, known
 
 
 def _by_family(address: bytes) -> tuple[int, bytes]:
@@ -200,12 +228,40 @@ _Clipped: TypeAlias = list[tuple[Grant, Mapping[int, Mapping[Ports, tuple[Networ
 class _Policies:
     """Makes each gateway's policy document; what depends on its networks alone is made once for all that share them."""
 
-    def __init__(self, every_grant: tuple[Grant, ...]) -> None:
+    def __init__(self, every_grant: tuple[Grant, ...], like: _Policies | None = None) -> None:
         self._reaching = _Reaching(every_grant)
         self._clipped: dict[frozenset[Network], _Clipped] = {}
+        self._like = like
+        self._named = {grant.policy: grant for grant in every_grant}
+        self._alike: dict[str, bool] = {}
+        self._networks: dict[str, frozenset[Network]] = {}
 
-    def of(self, gateway: Gateway, clients: Iterable[ClientHost]) -> dict[str, Any]:
-        """Return the document about a gateway's clients."""
+    def _are_alike(self, gateway: Gateway) -> bool:
+        """Tell whether the same grants, saying the same, reach a gateway's networks here and in the other ones."""
+        if self._like is None or self._like._networks.get(gateway.name) != gateway.network_set:
+            return False
+        mine = [grant.policy for grant, _ in self._of(gateway.network_set)]
+        theirs = [grant.policy for grant, _ in self._like._of(gateway.network_set)]
+        return mine == theirs and all(map(self._is_alike, mine))
+
+    def _is_alike(self, policy: str) -> bool:
+        assert self._like is not None
+        if policy not in self._alike:
+            grant, other = self._named[policy], self._like._named[policy]
+            self._alike[policy] = (
+                grant.action == other.action
+                and grant.selected.says_the_same(other.selected)
+                and grant.destinations == other.destinations
+            )
+        return self._alike[policy]
+
+    def of(
+        self, gateway: Gateway, clients: Iterable[ClientHost], known: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        """Return the document about a gateway's clients; `known` is what it is in the other ones about the same."""
+        self._networks[gateway.name] = gateway.network_set
+        if known is not None and self._are_alike(gateway):
+            return known
         rules: dict[_Rule, int] = {}
         rights: dict[str, set[int]] = {}
         ours = {client.name: client for client in clients}

@@ -40,6 +40,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Edit an inventory in place: add, remove, fmt, import.",
     ),
+    "schema": (
+        "tidegate_compiler.schemafiles:schema",
+        "",
+        "Print the schemas that editors complete and check by.",
+    ),
     "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
     "plan": ("tidegate_compiler.plan.cli:plan", "", "Say what a change does for whom."),
     "test": ("tidegate_compiler.proofcli:test", "", "Run the inventory's access tests."),

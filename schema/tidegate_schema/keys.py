@@ -22,7 +22,7 @@ _ORDER_8 = (
 )
 LOW_ORDER_POINTS = frozenset({0, 1, *_ORDER_8, _P - 1, _P, _P + 1})
 # X25519 ignores the top bit (RFC 7748, section 5), so each point has two spellings.
-_LOW_ORDER_KEYS = frozenset(
+LOW_ORDER_KEYS = frozenset(
     (point | top).to_bytes(KEY_BYTES, "little") for point in LOW_ORDER_POINTS for top in (0, 1 << 255)
 )
 
@@ -46,7 +46,7 @@ def parse_public_key(text: str) -> bytes:
         raise ValueError("not base64; copy the output of 'wg pubkey' as it is") from None
     if len(raw) != KEY_BYTES or text[-2] not in _LAST_DIGITS:
         raise ValueError("not the canonical base64 of 32 bytes; copy the output of 'wg pubkey' as it is")
-    if raw in _LOW_ORDER_KEYS:
+    if raw in LOW_ORDER_KEYS:
         raise ValueError("a low-order point: no secret can be agreed with it; make a new key pair")
     return raw
 

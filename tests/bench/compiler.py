@@ -7,6 +7,7 @@ C loader. It checks nothing. Beside it stands the same with Python's cycle colle
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,15 +51,14 @@ def _fleet(scratch: Path, options: Options) -> list[Row]:
     fleet.change(hundred, CHANGED)
     changes = iter(range(1_000_000))
 
-    def tidegate(*args: str | Path) -> Cost:
-        return run(
-            "-m", "tidegate_schema", *args, fine=(0, 2), env={"XDG_CACHE_HOME": str(scratch / "cache")}
-        )
+    os.environ.pop("TIDEGATE_CACHE", None)
+    state = {"XDG_STATE_HOME": str(scratch / "state")}
 
     def cold(*args: str | Path) -> Cost:
-        nowhere = scratch / "no-cache"
-        shutil.rmtree(nowhere, ignore_errors=True)
-        return run("-m", "tidegate_schema", *args, fine=(0, 2), env={"XDG_CACHE_HOME": str(nowhere)})
+        return run("-m", "tidegate_schema", *args, fine=(0, 2), env=state)
+
+    def tidegate(*args: str | Path) -> Cost:
+        return cold(*args, "--cache", scratch / "cache")
 
     def compile_fresh(root: Path, out: Path) -> Cost:
         shutil.rmtree(out, ignore_errors=True)

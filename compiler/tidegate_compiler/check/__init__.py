@@ -23,14 +23,15 @@ __all__ = ["Checked", "check"]
 class Checked:
     """What came out: the inventory when it has no error, and every diagnostic in order of place.
 
-    `rough` names the files that have to be read carefully before the diagnostics may be shown; `grants` are the
-    inventory's.
+    `rough` names the files that have to be read carefully before the diagnostics may be shown; `grants` and
+    `documents` are the inventory's.
     """
 
     inventory: Inventory | None
     diagnostics: tuple[Diagnostic, ...]
     rough: frozenset[str] = frozenset()
     grants: tuple[Grant, ...] = ()
+    documents: Documents = ()
 
 
 def check(
@@ -67,7 +68,8 @@ def check(
     told |= {problem.where.file for problem in problems if isinstance(problem.where, Rough)}
     if told:
         return Checked(None, (), frozenset(told))
-    return Checked(inventory if sound else None, tuple(sorted(set(problems))), grants=every_grant)
+    told_once = tuple(sorted(set(problems)))
+    return Checked(inventory if sound else None, told_once, grants=every_grant, documents=documents)
 
 
 def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:

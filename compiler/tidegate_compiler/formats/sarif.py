@@ -1,6 +1,7 @@
 """Diagnostics as SARIF 2.1.0, for code scanning: https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
 
-Every code is a rule, in the words of docs/diagnostics.md, which `rules.json` beside this module holds.
+Every code is a rule, in the words of docs/diagnostics.md, which `rules.json` beside this module holds. A rule carries
+its page as help instead of pointing to it (`helpUri`): the project names no address on the net.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from tidegate_compiler.formats.sources import Sources
 from tidegate_schema import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-HOME = "https://tidegate.example"
 _FINGERPRINT = "tidegate/v1"
 _INDEX = {code: index for index, code in enumerate(CODES)}
 
@@ -40,7 +40,6 @@ def document(diagnostics: Sequence[Diagnostic], directory: str, sources: Sources
                     "driver": {
                         "name": "Tidegate",
                         "version": __version__,
-                        "informationUri": HOME,
                         "rules": [_rule(code) for code in CODES.values()],
                     }
                 },
@@ -61,7 +60,6 @@ def texts() -> dict[str, str]:
 
 def _rule(code: Code) -> dict[str, Any]:
     text = texts()[code.code]
-    page = f"{HOME}/docs/diagnostics.md#{code.code.lower()}-{code.slug}-{code.severity}"
     first = re.split(r"(?<=[.])\s", text, maxsplit=1)[0]
     return {
         "id": code.code,
@@ -69,7 +67,6 @@ def _rule(code: Code) -> dict[str, Any]:
         "shortDescription": {"text": _plain(first)},
         "fullDescription": {"text": _plain(text)},
         "help": {"text": _plain(text), "markdown": text},
-        "helpUri": page,
         "defaultConfiguration": {"level": code.severity},
     }
 

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tidegate_compiler.plan.hosts import Hosts, differing
 from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
 from tidegate_schema import wgquick
-
-Hosts = Mapping[tuple[str, str], Mapping[str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,8 @@ class BundleChange:
 def changes(old: Hosts, new: Hosts, names: Mapping[str, str]) -> tuple[BundleChange, ...]:
     """Return every host whose files differ; `names` are the clients' names by ID, of either side."""
     found = []
-    for kind, host in sorted({*old, *new}):
+    for kind, host in differing(old, new):
         before, after = old.get((kind, host)), new.get((kind, host))
-        if before == after:
-            continue
         change = ADDED if before is None else REMOVED if after is None else CHANGED
         found.append(BundleChange(kind, host, change, tuple(_files(before or {}, after or {}, names))))
     return tuple(found)

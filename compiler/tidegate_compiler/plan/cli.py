@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from tidegate_compiler import pipeline
 from tidegate_compiler import report as reports
+from tidegate_compiler.cache import Cache
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show_path
+from tidegate_compiler.options import cache, cache_option
 from tidegate_compiler.plan import document, markdown, report, source
 from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.options import limit_option
 from tidegate_compiler.plan.plan import plan as compare
 from tidegate_compiler.progress import shown, stage
 from tidegate_compiler.terminal import chosen_format, say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import Failure, keep
 
 OK, CHANGES = 0, 2
 
@@ -29,7 +34,10 @@ OK, CHANGES = 0, 2
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @limit_option
-def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) -> int:
+@cache_option
+def plan(
+    old: str, new: str, form: str | None, as_json: bool, limits: Limits, cache_directory: Path | None
+) -> int:
     """Say what a change does: access gained and lost, hosts that reload, objects changed.
 
     OLD and NEW are inventory directories, git revisions (REV, for its directory inventory; REV:path, from the top
@@ -42,7 +50,8 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
         found = [source.read(name) for name in (old, new)]
     except source.SourceError as error:
         raise Failure(str(error)) from None
-    before, after = _sides(*found)
+    with cache(cache_directory) as known:
+        before, after = _sides(found[0], found[1], known)
     with shown():
         stage("comparing")
         told = document.document(compare(before, after, limits))
@@ -55,16 +64,23 @@ def plan(old: str, new: str, form: str | None, as_json: bool, limits: Limits) ->
     return CHANGES if told["changes"] else OK
 
 
-def _sides(old: source.Content | source.Side, new: source.Content | source.Side) -> list[source.Side]:
+def _sides(
+    old: source.Content | source.Side, new: source.Content | source.Side, known: Cache | None
+) -> list[source.Side]:
     """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
     sides: list[source.Side] = []
+    compiled: pipeline.Compiled | None = None
     for found in (old, new):
+        if isinstance(found, source.Side):
+            sides.append(found)
+            continue
         with shown():
-            made = source.side(found) if isinstance(found, source.Content) else found
+            made = pipeline.compile_files(found.files, found.problems, compiled, known)
         if isinstance(made, Checked):
-            assert isinstance(found, source.Content)
             say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
             raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
-        sides.append(made)
+        compiled = made
+        keep(made)
+        sides.append(source.of_compiled(found, made))
     say(reports.diagnostic_lines(sides[1].diagnostics, sides[1].root), err=True)
     return sides

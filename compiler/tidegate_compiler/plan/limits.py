@@ -6,12 +6,12 @@ others from a command line.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tidegate_compiler.plan.hosts import has_peers
 from tidegate_compiler.plan.source import Side
 from tidegate_compiler.plan.words import Access
 from tidegate_schema import wgquick
@@ -119,7 +119,7 @@ def _exceeded(old: Side, new: Side, gained: Iterable[Access], limits: Limits) ->
         *(ACCESS_WIDENED_SHARE, len(known), total, limits.access_widened_share, limits),
         "clients that were there gain access",
     )
-    emptied = [gateway for gateway in sorted(_peopled(old)) if gateway not in _peopled(new)]
+    emptied = sorted(_peopled(old) - _peopled(new))
     if len(emptied) > limits.gateways_emptied:
         told = f"no client is left on {', '.join(emptied)}"
         yield Exceeded(GATEWAY_EMPTIED, len(emptied), limits.gateways_emptied, told)
@@ -162,9 +162,7 @@ def _share(name: str, value: int, total: int, limit: float, limits: Limits, what
 def _peopled(side: Side) -> set[str]:
     """Return the gateways that have a peer, and of those that some client has rights at where a policy is."""
     found = set()
-    for (kind, host), data in side.hosts.items():
-        if kind == "gateway" and json.loads(data["peers.json"])["peers"]:
-            policy = side.policies.get(host)
-            if policy is None or policy["clients"]:
-                found.add(host)
+    for gateway, policy in side.policies.items():
+        if (policy is None or policy["clients"]) and has_peers(side.hosts, gateway):
+            found.add(gateway)
     return found

@@ -6,7 +6,7 @@ are recognised by their keys, so one with the same key and another name is renam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,32 @@ class _Object:
 
 def changes(old: Inventory, new: Inventory) -> tuple[ObjectChange, ...]:
     """Return every object that differs, kind by kind and in order of name."""
-    before, after = _objects(old), _objects(new)
+    unlike = {kind: _unlike(*(_values(inventory, kind) for inventory in (old, new))) for kind in _NAMED}
+    before, after = _objects(old, unlike), _objects(new, unlike)
     return tuple(found for kind in after for found in _of_kind(kind, before[kind], after[kind]))
+
+
+_NAMED = {
+    "gateway": "gateways",
+    "client": "clients",
+    "group": "groups",
+    "resource": "resources",
+    "policy": "policies",
+}
+
+
+def _values(inventory: Inventory, kind: str) -> Mapping[str, Any]:
+    """Return what tells quickly whether an object is the same: of clients and groups their values alone."""
+    rows = {"client": inventory.client_rows, "group": inventory.group_rows}
+    found: Mapping[str, Any] = rows[kind] if kind in rows else getattr(inventory, _NAMED[kind])
+    return found
+
+
+def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """Return the names of what is not beyond doubt the same, or on one side only: the only ones to look at closely."""
+    return {
+        name for name in old if name not in new or (old[name] is not new[name] and old[name] != new[name])
+    } | {name for name in new if name not in old}
 
 
 def _of_kind(kind: str, old: Mapping[str, _Object], new: Mapping[str, _Object]) -> Iterator[ObjectChange]:
@@ -83,7 +107,13 @@ def _fields(old: Fields, new: Fields) -> Iterator[FieldChange]:
             )
 
 
-def _objects(inventory: Inventory) -> dict[str, dict[str, _Object]]:
+def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, dict[str, _Object]]:
+    """Return what to compare, by kind and name: of the named ones those in `unlike`."""
+
+    def named(kind: str) -> Iterator[Any]:
+        known: Mapping[str, Any] = getattr(inventory, _NAMED[kind])
+        return (known[name] for name in sorted(unlike[kind]) if name in known)
+
     overlay = inventory.overlay
     prefixes = overlay.prefixes
     where = prefixes[0].where if prefixes else Where("overlay.yaml")
@@ -99,7 +129,7 @@ def _objects(inventory: Inventory) -> dict[str, dict[str, _Object]]:
                 one.where,
                 _key(one.public_key),
             )
-            for one in inventory.gateways.values()
+            for one in named("gateway")
         },
         "client": {
             one.name: _Object(
@@ -111,16 +141,16 @@ def _objects(inventory: Inventory) -> dict[str, dict[str, _Object]]:
                 one.where,
                 _key(one.public_key),
             )
-            for one in inventory.clients.values()
+            for one in named("client")
         },
-        "group": {one.name: _Object(_group(one), one.where) for one in inventory.groups.values()},
+        "group": {one.name: _Object(_group(one), one.where) for one in named("group")},
         "resource": {
             one.name: _Object(
                 {"addresses": _texts(one.addresses), "ports": _texts(one.ports or ())}, one.where
             )
-            for one in inventory.resources.values()
+            for one in named("resource")
         },
-        "policy": {one.name: _Object(_policy(one), one.where) for one in inventory.policies.values()},
+        "policy": {one.name: _Object(_policy(one), one.where) for one in named("policy")},
         "test": {_test(one): _Object({}, one.where) for one in inventory.tests},
     }
 

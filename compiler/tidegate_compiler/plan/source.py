@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tidegate_compiler import files, output
-from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import Diagnostic, Where, show
 from tidegate_compiler.model import Inventory
-from tidegate_compiler.pipeline import Compiled, compile_files
+from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import revision
-from tidegate_compiler.plan.bundles import Hosts
+from tidegate_compiler.plan.hosts import Hosts, Rendered
 from tidegate_compiler.render import MANIFEST
 from tidegate_schema import jsonfile, wgquick
 
@@ -76,25 +75,15 @@ def read(name: str) -> Content | Side:
     return Content(name, root, found, problems)
 
 
-def side(content: Content) -> Side | Checked:
-    """Compile an inventory; what comes back as Checked has errors."""
-    compiled = compile_files(content.files, content.problems)
-    return of_compiled(content, compiled) if isinstance(compiled, Compiled) else compiled
-
-
 def of_compiled(content: Content, compiled: Compiled) -> Side:
     """Return the side of an inventory that is compiled already."""
-    hosts: dict[tuple[str, str], dict[str, bytes]] = {}
-    for path, data in compiled.files.items():
-        if path != MANIFEST:
-            kind, host, file = path.split("/")
-            hosts.setdefault((kind, host), {})[file] = data
+    fleet = compiled.fleet
     return Side(
         content.title,
         content.root,
-        hosts,
-        {gateway.name: gateway.policy for gateway in compiled.fleet.gateways},
-        {client.client_id: name for name, client in compiled.fleet.clients.items()},
+        Rendered(fleet),
+        {name: gateway.policy for name, gateway in fleet.gateways.items()},
+        {client.client_id: name for name, client in fleet.clients.items()},
         compiled.inventory,
         compiled.diagnostics,
     )

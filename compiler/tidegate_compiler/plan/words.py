@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tidegate_compiler.model import ALL_CLIENTS
@@ -66,7 +66,7 @@ class Words:
     def __init__(self, old: Side, new: Side) -> None:
         self._sides = (old, new)
         self._known = tuple(set(side.names.values()) for side in self._sides)
-        self._groups = (_groups(old), _groups(new))
+        self._groups = (_Groups(old), _Groups(new))
 
     def say(self, one: Difference) -> Access:
         """Return a difference in words: a gain in those of the new side, a loss in those of the old one."""
@@ -76,7 +76,7 @@ class Words:
         return Access(
             gained=one.cause.gained,
             clients=clients,
-            group=self._groups[mine].get(frozenset(client.name for client in clients)),
+            group=self._groups[mine].name(frozenset(client.name for client in clients)),
             to=tuple(str(prefix) for family, to in one.to for prefix in prefixes(family, to)),
             ports=tuple(dict.fromkeys(port_text(*ports) for ports in one.ports)),
             not_before=not_before or None,
@@ -103,16 +103,25 @@ def _by_name(member: Member) -> tuple[str, str]:
     return member.name, member.client_id
 
 
-def _groups(side: Side) -> Mapping[frozenset[str], str]:
-    """Return the names of the sets of clients that have one; of equal groups the first."""
-    if side.inventory is None:
-        return {}
-    found: dict[frozenset[str], str] = {}
-    if len(side.inventory.clients) > 1:
-        found[frozenset(side.inventory.clients)] = ALL_CLIENTS
-    for group in side.inventory.groups.values():
-        found.setdefault(frozenset(member.value for member in group.members), f"group:{group.name}")
-    return found
+class _Groups:
+    """Finds the name of a set of clients that has one; of equal groups the first."""
+
+    def __init__(self, side: Side) -> None:
+        self._inventory = side.inventory
+        self._of_size: dict[int, list[str]] = {}
+        for name, (members, _, _) in side.inventory.group_rows.items() if side.inventory else ():
+            self._of_size.setdefault(len(members), []).append(name)
+
+    def name(self, clients: frozenset[str]) -> str | None:
+        """Return "all-clients", "group:NAME", or None."""
+        if self._inventory is None:
+            return None
+        if 1 < len(clients) == len(self._inventory.clients) and clients == self._inventory.clients.keys():
+            return ALL_CLIENTS
+        for name in self._of_size.get(len(clients), ()):
+            if clients.issuperset(self._inventory.group_rows[name][0]):
+                return f"group:{name}"
+        return None
 
 
 def prefixes(family: int, to: Interval) -> Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from docskit import ROOT
 from tidegate_agents import bundles, host
 from tidegate_agents.gateway.desired import read_bundle
-from tidegate_compiler import scaffold
 from tidegate_schema import jsonfile, release, wgquick
 
 NOW = 1_000_000
@@ -76,13 +74,3 @@ def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         places.key.chmod(mode)
         with pytest.raises(host.HostError, match="others may read"):
             host.public_key(places)
-
-
-def test_the_scaffolded_workflow_reads_only() -> None:
-    text = scaffold.scaffold()[".github/workflows/inventory.yml"].decode()
-    workflow = YAML(typ="safe", pure=True).load(text)
-    assert workflow["permissions"] == {"contents": "read"}
-    assert workflow["on"] == ["pull_request"]  # never pull_request_target, which has the repository's rights
-    assert "secrets" not in text
-    checkout = workflow["jobs"]["check"]["steps"][0]
-    assert checkout["with"]["persist-credentials"] is False

@@ -1,0 +1,239 @@
+"""The cache saves time and nothing else: it changes no output, and one that is not ours is passed over."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import compilerkit
+from bench import fleet
+from tidegate_compiler import cache as caching
+from tidegate_compiler import pipeline, sheets
+from tidegate_compiler.cache import Cache
+from tidegate_schema.cli import run
+from tidegate_schema.keys import LOW_ORDER_KEYS
+
+EXAMPLE = compilerkit.ROOT / "inventory"
+PACKAGE = compilerkit.ROOT / "compiler" / "tidegate_compiler"
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("TIDEGATE_CACHE", raising=False)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Hold the clients' and groups' files that were parsed, in order."""
+    found: list[str] = []
+    real = sheets.read
+
+    def read(kind: str, objects: Any) -> Any:
+        found.append(kind)
+        return real(kind, objects)
+
+    monkeypatch.setattr(sheets, "read", read)
+    return found
+
+
+def compiled(directory: Path | None, root: Path = EXAMPLE) -> dict[str, bytes]:
+    known = None if directory is None else Cache(directory)
+    result = pipeline.compile_inventory(root, known)
+    assert isinstance(result, pipeline.Compiled)
+    if known is not None:
+        known.save()
+    return dict(result.files)
+
+
+def test_the_second_run_parses_nothing_and_says_the_same(tmp_path: Path, parsed: list[str]) -> None:
+    first = compiled(tmp_path / "cache")
+    assert parsed
+    parsed.clear()
+    assert compiled(tmp_path / "cache") == first
+    assert parsed == []
+    assert compiled(None) == first
+    before = (tmp_path / "cache/rows").stat().st_mtime_ns
+    compiled(tmp_path / "cache")
+    assert (tmp_path / "cache/rows").stat().st_mtime_ns == before
+
+
+def test_only_the_file_that_changed_is_parsed(tmp_path: Path, parsed: list[str]) -> None:
+    root = tmp_path / "fleet"
+    fleet.generate(root, 1200)
+    compiled(tmp_path / "cache", root)
+    parsed.clear()
+    text = (root / "clients/0001.yaml").read_text()
+    (root / "clients/0001.yaml").write_text(text.replace(fleet.key("client 700"), fleet.key("another")))
+    changed = compiled(tmp_path / "cache", root)
+    assert parsed == ["clients"]
+    assert changed == compiled(None, root)
+    # What is not used any more goes.
+    assert len(json.loads((tmp_path / "cache/rows").read_bytes().partition(b"\n")[2])) == 3 + 6
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _of_another_version(path: Path) -> None:
+    head, _, body = path.read_bytes().partition(b"\n")
+    words = head.split()
+    path.write_bytes(b" ".join([*words[:3], b"0" * 32, words[-1]]) + b"\n" + body)
+
+
+def _writable_by_others(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def _a_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _of_another_user(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def _from_another_machine(path: Path) -> None:
+    (path.parents[1] / "state/tidegate/cache.key").unlink()
+
+
+def _secret_emptied(path: Path) -> None:
+    (path.parents[1] / "state/tidegate/cache.key").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(_cut, _flip, _of_another_version, _writable_by_others, _a_link, _a_fifo, _of_another_user),
+        *(_from_another_machine, _secret_emptied),
+    ],
+)
+def test_what_is_corrupt_or_foreign_is_passed_over(
+    tmp_path: Path, parsed: list[str], spoil: Callable[[Path], None]
+) -> None:
+    first = compiled(tmp_path / "cache")
+    spoil(tmp_path / "cache/rows")
+    parsed.clear()
+    assert compiled(tmp_path / "cache") == first
+    assert parsed
+
+
+def entry(kind: str, **members: Any) -> dict[str, Any]:
+    """Return an entry as the cache writes it, with other members put in."""
+    rows: Any = {
+        "clients": {"a": (bytes(range(32)), (b"\x0a\x40\x00\x01",), ("gw",))},
+        "groups": {"g": (("a", "b"), {}, {"a": 7})},
+    }[kind]
+    return {**caching._WRITERS[kind](rows), **members}
+
+
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [
+        ("clients", {"names": "../../etc"}),
+        ("clients", {"names": "a\n"}),
+        ("clients", {"names": "a\na"}),
+        ("clients", {"names": "A"}),
+        ("clients", {"keys": base64.b64encode(bytes(31)).decode()}),
+        ("clients", {"keys": base64.b64encode(min(LOW_ORDER_KEYS)).decode()}),
+        ("clients", {"addresses": base64.b64encode(bytes(5)).decode()}),
+        ("clients", {"shapes": [[5]]}),
+        ("clients", {"shapes": [[]], "addresses": ""}),
+        ("clients", {"shape": [-1]}),
+        ("clients", {"shape": [1]}),
+        ("clients", {"list": [7]}),
+        ("clients", {"lists": [["gw\n[Peer]"]]}),
+        ("clients", {"lists": 3}),
+        ("groups", {"members": ["a\nb c"]}),
+        ("groups", {"members": ["a\na"]}),
+        ("groups", {"members": []}),
+        ("groups", {"expires": {"g": {"a": "7"}}}),
+        ("groups", {"expires": {"g": {"a": -7}}}),
+        ("groups", {"expires": {"g": {"a": True}}}),
+        ("groups", {"expires": {"h": {"a": 7}}}),
+        ("groups", {"not_before": []}),
+    ],
+)
+def test_an_entry_holds_no_more_than_a_file_could(kind: str, members: dict[str, Any]) -> None:
+    assert caching._READERS[kind](entry(kind))
+    with pytest.raises((ValueError, IndexError, TypeError, AttributeError, KeyError)):
+        caching._READERS[kind](entry(kind, **members))
+
+
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
+ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
+KEYS = st.binary(min_size=32, max_size=32).filter(lambda key: key not in LOW_ORDER_KEYS)
+CLIENTS = st.tuples(
+    KEYS,
+    st.lists(ADDRESSES, min_size=1, max_size=4).map(tuple),
+    st.lists(NAMES, min_size=1, max_size=3, unique=True).map(tuple),
+)
+TIMES = st.dictionaries(NAMES, st.integers(0, 1 << 40), min_size=1, max_size=3)
+GROUPS = st.tuples(
+    st.lists(NAMES, min_size=1, max_size=5, unique=True).map(tuple), st.just({}) | TIMES, st.just({}) | TIMES
+)
+
+
+@given(st.dictionaries(NAMES, CLIENTS, min_size=1, max_size=8), st.dictionaries(NAMES, GROUPS, min_size=1))
+def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
+    for kind, rows in (("clients", clients), ("groups", groups)):
+        written = json.loads(json.dumps(caching._WRITERS[kind](rows)))
+        found = caching._READERS[kind](written)
+        assert found == rows
+        assert list(found) == list(rows)
+
+
+def test_the_commands_take_it_and_deleting_it_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = ["--cache", str(tmp_path / "cache")]
+    out = str(tmp_path / "out")
+    said = []
+    for _ in range(2):
+        assert run(["validate", str(EXAMPLE), *kept]) == 0
+        assert run(["compile", str(EXAMPLE), "--out", out, *kept]) == 0
+        assert run(["plan", str(EXAMPLE), str(EXAMPLE), *kept]) == 0
+        said.append(capsys.readouterr().out.replace("0 unchanged", "").splitlines()[0])
+        assert (tmp_path / "cache/rows").is_file()
+        (tmp_path / "cache/rows").unlink()
+    assert said[0] == said[1]
+
+
+def test_one_that_cannot_be_written_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert run(["validate", str(EXAMPLE), "--cache", str(tmp_path / "file")]) == 0
+
+
+def test_publish_and_verify_never_read_one() -> None:
+    users = {
+        p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if "compiler.cache " in p.read_text()
+    }
+    assert users == {"load.py", "options.py", "pipeline.py", "plan/cli.py"}
+    for command in ("publish", "verify"):
+        assert run([command, "--cache", "x"]) == 64
+
+
+def test_it_is_no_pickle() -> None:
+    assert "pickle" not in (text := (PACKAGE / "cache.py").read_text())
+    assert "marshal" not in text
