@@ -500,7 +500,7 @@ def test_only_the_gateway_of_the_longest_prefix_is_asked() -> None:
             replace(one, policy={"format": 1, "rules": [], "sets": [], "clients": {}})
             if one.name == "narrow"
             else one
-            for one in fleet.gateways
+            for one in fleet.gateways.values()
         ),
     )
     asked = packet("alice", ipaddress.ip_address("10.20.0.1"), "tcp/80", 0)
