@@ -10,11 +10,12 @@ can be made again at any time, and `publish` checks what it signs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidegate_compiler import parallel
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.progress import track
 from tidegate_compiler.render import FORMAT, MANIFEST
@@ -62,6 +63,11 @@ def write(out: Path, files: Mapping[str, bytes]) -> Written:
         os.close(root)
 
 
+def _weight(_: str) -> int:
+    """Return what stands for the work of looking at a host, as bytes to parse."""
+    return 1 << 10
+
+
 class _Writer:
     """One write into an output, by paths relative to it: there may be a hundred thousand of them."""
 
@@ -71,32 +77,45 @@ class _Writer:
         """The names in each host's folder."""
         self._strangers: list[str] = []
         """What stands in a folder's place and is none."""
-        for kind in FILES:
-            for host in self._names(kind) or ():
-                names = self._names(f"{kind}/{host}")
-                if names is None:
-                    self._strangers.append(f"{kind}/{host}")
-                else:
-                    self._hosts[f"{kind}/{host}"] = names
 
     def write(self, files: Mapping[str, bytes]) -> Written:
         """Make it hold exactly `files`."""
-        new, changed, unchanged = [], [], 0
-        for path, data in track("comparing", files.items()):
-            if "/" in path and path.rpartition("/")[0] not in self._hosts:
-                new.append(path)
-            elif self._is_same(path, data):
-                unchanged += 1
-            else:
-                changed.append(path)
-        present = {f"{host}/{name}" for host, names in self._hosts.items() for name in names}
+        by_host: dict[str, list[str]] = {}
+        for path in files:
+            by_host.setdefault(path.rpartition("/")[0], []).append(path)
+        present = [f"{kind}/{host}" for kind in FILES for host in self._names(kind) or ()]
+        looked_at = ["", *present]  # the top counts as a host, with the manifest as its file
+        found = parallel.each(
+            lambda host: self._look(host, by_host.get(host, ()), files), looked_at, _weight, "comparing"
+        )
+        changed: list[str] = []
+        unchanged = 0
+        for host, (names, different) in zip(looked_at, found, strict=True):
+            if names is None:
+                self._strangers.append(host)
+                continue
+            if host:
+                self._hosts[host] = names
+            changed += different
+            unchanged += len(by_host.get(host, ())) - len(different)
+        new = [path for host, paths in by_host.items() if host and host not in self._hosts for path in paths]
+        held = {f"{host}/{name}" for host, names in self._hosts.items() for name in names}
         aside = [path + _ASIDE for path in changed]
-        stale = sorted({*present.difference(files, aside), *self._strangers})
+        stale = sorted({*held.difference(files, aside), *self._strangers})
         if new or changed or stale or self._exists(INCOMPLETE):
             self._create(INCOMPLETE, b"")
             self._apply(files, new, changed, stale)
             os.unlink(INCOMPLETE, dir_fd=self._root)
         return Written(tuple(sorted(new + changed)), tuple(stale), unchanged)
+
+    def _look(
+        self, host: str, paths: Iterable[str], files: Mapping[str, bytes]
+    ) -> tuple[list[str] | None, list[str]]:
+        """Return the names in a host's folder, and which of its files have other bytes than they should."""
+        names = self._names(host) if host else []
+        if names is None:
+            return None, []
+        return names, [path for path in paths if not self._is_same(path, files[path])]
 
     def _apply(
         self, files: Mapping[str, bytes], new: list[str], changed: list[str], stale: list[str]

@@ -107,7 +107,7 @@ def test_compiled_policy_equals_brute_force(
     assume(isinstance(result, Compiled))
     assert isinstance(result, Compiled)
     over = court(result.fleet)
-    tables = {host.name: PolicyTable(host.policy) for host in result.fleet.gateways}
+    tables = {host.name: PolicyTable(host.policy) for host in result.fleet.gateways.values()}
     for name, to in itertools.product(raw["clients"], ADDRESSES):
         identifier = client_id(parse_public_key(raw["clients"][name]["public_key"]))
         address = ipaddress.ip_address(to)

@@ -496,12 +496,12 @@ def test_only_the_gateway_of_the_longest_prefix_is_asked() -> None:
     fleet = compiled(files).fleet
     without = replace(
         fleet,
-        gateways=tuple(
-            replace(one, policy={"format": 1, "rules": [], "sets": [], "clients": {}})
-            if one.name == "narrow"
+        gateways={
+            name: replace(one, policy={"format": 1, "rules": [], "sets": [], "clients": {}})
+            if name == "narrow"
             else one
-            for one in fleet.gateways
-        ),
+            for name, one in fleet.gateways.items()
+        },
     )
     asked = packet("alice", ipaddress.ip_address("10.20.0.1"), "tcp/80", 0)
     assert judge(court(fleet), asked).allow

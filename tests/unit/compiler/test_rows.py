@@ -1,0 +1,221 @@
+"""Rows against objects: the fast way says what the careful way says, alone or with another inventory."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from bench import fleet
+from compilerkit import client, gateway, inventory, policy
+from plankit import told
+from tidegate_compiler import fields, files, parallel, pipeline, quick, sheets
+from tidegate_compiler.model import Client, Group, Lazily
+from tidegate_compiler.pipeline import Compiled, compile_files, validate_files
+from tidegate_compiler.plan.hosts import Rendered, differing
+from universekit import universes
+
+SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
+
+
+def block_style(raw: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return an inventory's files as people write them, so that they take the fast way."""
+    found = {}
+    for path, data in inventory(**raw).items():
+        text = StringIO()
+        YAML(typ="safe").dump(json.loads(data), text)
+        found[path] = text.getvalue().replace("'", "").encode()
+    return found
+
+
+def compiled(raw: dict[str, bytes], like: Compiled | None = None) -> Compiled | None:
+    made = compile_files(raw, like=like)
+    return made if isinstance(made, Compiled) else None
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@given(universes())
+def test_both_ways_compile_to_the_same_bytes(raw: dict[str, Any]) -> None:
+    written = block_style(raw)
+    fast = compiled(written)
+    assume(fast is not None)
+    assert fast is not None
+    assert isinstance(fast.inventory.clients, Lazily)
+    assert fast.inventory.clients.made.keys() <= fast.inventory.clients.keys()
+    checked = validate_files(written, careful=written)
+    slow = compiled(inventory(**raw))
+    assert slow is not None
+    for path, data in slow.files.items():
+        if path != "manifest.json":  # which has the digest of the text
+            assert fast.files[path] == data
+    assert checked.inventory is not None
+    assert dict(fast.inventory.client_rows) == {n: one.row for n, one in checked.inventory.clients.items()}
+    assert dict(fast.inventory.group_rows) == {n: one.row for n, one in checked.inventory.groups.items()}
+    for kind in ("clients", "groups"):
+        for name, one in getattr(checked.inventory, kind).items():
+            made = getattr(fast.inventory, kind)[name]
+            assert (made.row, made.where) == (one.row, one.where)
+            assert isinstance(made, Client | Group)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@given(universes(), universes())
+def test_what_is_shared_with_another_inventory_changes_nothing(
+    raw: dict[str, Any], other: dict[str, Any]
+) -> None:
+    for second in (other, {**raw, "policies": other["policies"]}, {**raw, "clients": other["clients"]}):
+        before, after = block_style(raw), block_style(second)
+        like, alone = compiled(before), compiled(after)
+        if like is None or alone is None:
+            continue
+        shared = compiled(after, like)
+        assert shared is not None
+        assert shared.files == alone.files
+        old, new = Rendered(like.fleet), Rendered(shared.fleet)
+        assert differing(old, new) == differing(dict(old), dict(new))
+
+
+def test_an_unchanged_part_is_shared() -> None:
+    """The other way round: of a change to one client, the others and their gateways' policies are the same values."""
+    gateways = gateway("one") | gateway("two", "10.30.0.0/16")
+    clients = client("alice", 11, "one") | client("bob", 12, "two")
+    old = {"gateways": gateways, "clients": clients, "policies": {"p": policy("all-clients", "10.0.0.0/8")}}
+    new = {**old, "clients": client("alice", 13, "one") | client("bob", 12, "two")}
+    before = compiled(block_style(old))
+    after = compiled(block_style(new), before)
+    assert before is not None
+    assert after is not None
+    assert after.fleet.clients["bob"] is before.fleet.clients["bob"]
+    assert after.fleet.clients["alice"] is not before.fleet.clients["alice"]
+    assert after.fleet.gateways["two"].policy is before.fleet.gateways["two"].policy
+    assert after.fleet.gateways["one"].policy is not before.fleet.gateways["one"].policy
+
+
+def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None:
+    fleet.generate(tmp_path / "old", 300)
+    old = files.read(tmp_path / "old")[0]
+    new = dict(old)
+    new["clients/0000.yaml"] = new["clients/0000.yaml"].replace(
+        fleet.key("client 7").encode(), fleet.key("x").encode()
+    )
+    new["policies/all.yaml"] = new["policies/all.yaml"].replace(b"action: deny", b"action: allow", 3)
+    document = told(old, new)
+    assert [one["name"] for one in document["objects"] if one["kind"] == "client"] == ["laptop-000007"]
+    assert len([one for one in document["objects"] if one["kind"] == "policy"]) == 3
+
+
+@given(
+    st.one_of(
+        st.ip_addresses(v=4).map(lambda address: f"{address}/32"),
+        st.ip_addresses(v=6).map(lambda address: f"{address}/128"),
+        st.ip_addresses(v=6).map(lambda address: f"{address.exploded}/128"),
+        st.from_regex(r"[0-9a-fA-F:.]{2,24}/(32|128|24|64)", fullmatch=True),
+        st.sampled_from(
+            ["010.64.0.1/32", "10.64.1/32", "1::/128", "::ffff:10.0.0.1/128", "::ffff:a00:1/128", "1:2/128"]
+        ),
+    )
+)
+def test_an_address_is_read_as_its_field_is(text: str) -> None:
+    def outcome(reader: Any) -> Any:
+        try:
+            return reader(text)
+        except ValueError:
+            return None
+
+    assert outcome(sheets.packed) == outcome(lambda one: fields.host(one).network_address.packed)
+
+
+@pytest.mark.parametrize("address", ["::5", "::a:b", "1::", "fd64::1", "fd64:0:0:1::", "::1.2.3.4"])
+def test_an_address_is_written_as_python_writes_it(address: str) -> None:
+    from tidegate_compiler import resolve
+
+    packed = ipaddress.ip_address(address).packed
+    assert resolve._prefix(packed) == f"{ipaddress.ip_address(address)}/128"
+
+
+@pytest.mark.parametrize("name", ["a\n", "a\n\n", "\na", "a ", "A", "", "a" * 64, "\u00e9", "\u0661"])
+def test_the_fast_schema_ends_a_pattern_at_the_very_end(name: str) -> None:
+    assert quick.is_valid("groups", {"a": {"members": ["a"]}})
+    assert not quick.is_valid("groups", {name: {"members": ["a"]}})
+    assert not quick.is_valid("groups", {"a": {"members": [name]}})
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+
+
+def test_two_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    items = list(range(100))
+    found = parallel.each(lambda one: (one * one, os.getpid()), items, lambda one: 1)
+    assert [square for square, _ in found] == [one * one for one in items]
+    assert len({process for _, process in found}) == 2
+    assert children() == ""
+
+
+def test_a_second_process_that_ends_early_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    mine = os.getpid()
+
+    def work(one: int) -> int:
+        if os.getpid() != mine:
+            os.kill(os.getpid(), 9)
+        return one
+
+    assert parallel.each(work, list(range(50)), lambda one: 1) == list(range(50))
+    assert children() == ""
+
+
+def test_an_exception_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+
+    def work(one: int) -> int:
+        raise ValueError(one)
+
+    with pytest.raises(ValueError, match="0"):
+        parallel.each(work, list(range(50)), lambda one: 1)
+    assert children() == ""
+
+
+def test_no_fork_beside_another_thread() -> None:
+    halt = threading.Event()
+    thread = threading.Thread(target=halt.wait)
+    thread.start()
+    try:
+        assert not parallel._may_fork()
+    finally:
+        halt.set()
+        thread.join()
+
+
+def test_a_large_fleet_is_read_by_two_processes_to_the_same_end(tmp_path: Path) -> None:
+    """As a user meets it: more than a megabyte of YAML, a wrong value in the half that the other process reads."""
+    fleet.generate(tmp_path, 8000)
+    text = (tmp_path / "clients/0001.yaml").read_text()
+    (tmp_path / "clients/0001.yaml").write_text(text.replace("10.64.1.244/32", "10.64.1.244/33"))
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate_schema", "validate", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    errors = [one for one in json.loads(done.stdout)["diagnostics"] if one["severity"] == "error"]
+    assert [(one["code"], one["file"], one["line"]) for one in errors] == [("TG022", "clients/0001.yaml", 1)]
+    assert sum(len(data) for data in files.read(tmp_path)[0].values()) > parallel.WORTH_IT
+    assert pipeline.validate(tmp_path).inventory is None
