@@ -16,8 +16,6 @@ T = TypeVar("T")
 
 # A fork and the way back of what it found cost some 10 ms; a MiB of YAML takes five times as long.
 WORTH_IT = 1 << 20
-    4 << 20
-)  # a fork and the way back of the values cost some 10 ms; 4 MiB of YAML take ten times as long
 
 
 def each(work: Callable[[T], Any], items: Sequence[T], weight: Callable[[T], int]) -> list[Any]:
