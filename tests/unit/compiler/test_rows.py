@@ -87,6 +87,64 @@ def test_what_is_shared_with_another_inventory_changes_nothing(
         assert differing(old, new) == differing(dict(old), dict(new))
 
 
+LIKE: dict[str, Any] = {
+    "gateways": gateway("one") | gateway("two", "10.30.0.0/16", "fd30::/48"),
+    "clients": client("alice", 11, "one", "two") | client("bob", 12, "two"),
+    "groups": {"g": {"members": ["alice", "bob"]}},
+    "resources": {"web": {"addresses": ["10.20.0.0/24"], "ports": ["tcp/80"]}},
+    "policies": {
+        "p": policy("group:g", "resource:web"),
+        "q": policy("all-clients", "10.0.0.0/8", ports=["udp/53"]),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gateways": gateway("one", "10.20.0.0/17") | gateway("two", "10.30.0.0/16", "fd30::/48")},
+        {
+            "gateways": gateway("one", endpoint="203.0.113.9:51820")
+            | gateway("two", "10.30.0.0/16", "fd30::/48")
+        },
+        {"groups": {"g": {"members": ["alice"]}}},
+        {"groups": {"g": {"members": ["alice", "bob"], "expires": {"alice": "2030-01-01"}}}},
+        {"resources": {"web": {"addresses": ["10.20.0.0/25"], "ports": ["tcp/80"]}}},
+        {"resources": {"web": {"addresses": ["10.20.0.0/24"], "ports": ["tcp/81"]}}},
+        {
+            "policies": {
+                **LIKE["policies"],
+                "q": policy("all-clients", "10.0.0.0/8", action="deny", ports=["udp/53"]),
+            }
+        },
+        {"policies": {**LIKE["policies"], "q": policy("client:alice", "10.0.0.0/8", ports=["udp/53"])}},
+        {"policies": {**LIKE["policies"], "q": policy("all-clients", "10.0.0.0/8", ports=["udp/54"])}},
+        {
+            "policies": {
+                **LIKE["policies"],
+                "q": policy("all-clients", "10.0.0.0/8", ports=["udp/53"], expires="2030-01-01"),
+            }
+        },
+        {"policies": {**LIKE["policies"], "r": policy("client:alice", "10.20.1.1/32", ports=["any"])}},
+        {"policies": {"p": LIKE["policies"]["p"]}},
+        {"clients": client("alice", 13, "one", "two") | client("bob", 12, "two")},
+        {"clients": client("alice", 11, "two", "one") | client("bob", 12, "two")},
+        {"clients": client("alice", 11, "one", "two", families=(4,)) | client("bob", 12, "two")},
+    ],
+)
+def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None:
+    like, alone = compiled(block_style(LIKE)), compiled(block_style({**LIKE, **change}))
+    assert like is not None
+    assert alone is not None
+    shared = compiled(block_style({**LIKE, **change}), like)
+    assert shared is not None
+    assert shared.files == alone.files
+    assert shared.files != like.files
+    assert differing(Rendered(like.fleet), Rendered(shared.fleet)) == differing(
+        dict(Rendered(like.fleet)), dict(Rendered(alone.fleet))
+    )
+
+
 def test_an_unchanged_part_is_shared() -> None:
     """The other way round: of a change to one client, the others and their gateways' policies are the same values."""
     gateways = gateway("one") | gateway("two", "10.30.0.0/16")
