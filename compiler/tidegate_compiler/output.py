@@ -124,9 +124,8 @@ class _Writer:
             os.unlink(path, dir_fd=self._root)
         for host in {path.rpartition("/")[0]: None for path in new}:
             self._make_folder(host)
-        for path in track(
-            "writing", new
-        ):  # of hosts that are new, so that there is nothing that could get mixed
+        # New hosts first and in place: there is nothing that they could get mixed with.
+        for path in track("writing", new):
             self._create(path, files[path])
         for path in track("replacing", changed):
             self._create(path + _ASIDE, files[path])

@@ -168,18 +168,31 @@ def _every_route(inventory: Inventory) -> Iterator[Diagnostic]:
     """Yield the problems of all clients' routes: those of clients alike, which are many, are looked for once."""
     clean: dict[tuple[tuple[str, ...], tuple[int, ...]], bool] = {}
     alone = inventory.clients.made if isinstance(inventory.clients, Lazily) else inventory.clients
+    enclosed = _enclosed(inventory)
     for name, (_, addresses, gateways) in inventory.client_rows.items():
         if name in alone:  # read carefully: it may be broken, which no row tells
-            yield from _routes(inventory.clients[name], inventory)
+            yield from _routes(inventory.clients[name], inventory, enclosed)
             continue
         alike = (gateways, tuple(map(len, addresses)))
         if alike not in clean:
-            clean[alike] = not any(True for _ in _routes(inventory.clients[name], inventory))
+            clean[alike] = not any(True for _ in _routes(inventory.clients[name], inventory, enclosed))
         if not clean[alike]:
-            yield from _routes(inventory.clients[name], inventory)
+            yield from _routes(inventory.clients[name], inventory, enclosed)
 
 
-def _routes(client: Client, inventory: Inventory) -> Iterator[Diagnostic]:
+def _enclosed(inventory: Inventory) -> frozenset[str]:
+    """Return the gateways, few if any, whose endpoint lies in some gateway's network."""
+    covering = Covering(
+        network.value for gateway in inventory.gateways.values() for network in gateway.networks
+    )
+    return frozenset(
+        gateway.name
+        for gateway in inventory.gateways.values()
+        if gateway.endpoint is not None and any(covering.of(ip_network(gateway.endpoint.value.address)))
+    )
+
+
+def _routes(client: Client, inventory: Inventory, enclosed: Set[str]) -> Iterator[Diagnostic]:
     known = [(at, inventory.gateways[at.value]) for at in client.gateways if at.value in inventory.gateways]
     for position, (at, gateway) in enumerate(known):
         for _, earlier in known[:position]:
@@ -198,7 +211,8 @@ def _routes(client: Client, inventory: Inventory) -> Iterator[Diagnostic]:
                     f"{show(gateway.name)} are {_versions(families)} only"
                 )
                 yield Diagnostic(at.where, "TG046", message)
-        yield from _endpoint_in_tunnel(client, at, gateway, [other for _, other in known])
+        if gateway.name in enclosed:
+            yield from _endpoint_in_tunnel(client, at, gateway, [other for _, other in known])
 
 
 def _endpoint_in_tunnel(

@@ -218,7 +218,7 @@ def test_two_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(parallel, "WORTH_IT", 1)
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     items = list(range(100))
-    found = parallel.each(lambda one: (one * one, os.getpid()), items, lambda one: 1)
+    found = parallel.each(lambda one: (one * one, os.getpid()), items, lambda one: 1, "counting")
     assert [square for square, _ in found] == [one * one for one in items]
     assert len({process for _, process in found}) == 2
     assert children() == ""
@@ -234,7 +234,7 @@ def test_a_second_process_that_ends_early_is_made_up_for(monkeypatch: pytest.Mon
             os.kill(os.getpid(), 9)
         return one
 
-    assert parallel.each(work, list(range(50)), lambda one: 1) == list(range(50))
+    assert parallel.each(work, list(range(50)), lambda one: 1, "counting") == list(range(50))
     assert children() == ""
 
 
@@ -246,7 +246,7 @@ def test_an_exception_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
         raise ValueError(one)
 
     with pytest.raises(ValueError, match="0"):
-        parallel.each(work, list(range(50)), lambda one: 1)
+        parallel.each(work, list(range(50)), lambda one: 1, "counting")
     assert children() == ""
 
 
