@@ -131,11 +131,19 @@ def main(args: list[str] | None = None) -> None:
     """
     kept: list[object] = []
     status = run(args, obj=kept)
-    if kept:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if kept and _flushed():
         os._exit(status)  # the system takes the memory back at once, the interpreter value by value
     sys.exit(status)
+
+
+def _flushed() -> bool:
+    """Write out what was printed; False when that fails, or nobody listens, and the interpreter has to say so."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
 
 
 def keep(value: object) -> None:
