@@ -33,7 +33,7 @@ EXIT_USAGE = 64
 
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     # name: (module:attribute, the extra that installs what it needs, one-line help)
-    "init": ("tidegate_compiler.cli:init", "", "Scaffold a small inventory to start from."),
+    "init": ("tidegate_compiler.initcli:init", "", "Scaffold a small inventory to start from."),
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
     "inventory": (
         "tidegate_compiler.edit.cli:inventory",
