@@ -6,6 +6,7 @@ its code; where exactly it is reported, tests/inventories/bad says.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import time
@@ -164,6 +165,27 @@ def test_windows_of_several_ways_in_add_up() -> None:
     rules = json.loads(compiled(files).files["gateway/gw/policy.json"])["rules"]
     assert [rule.get("expires") for rule in rules] == [parse_instant("2027-03-01")]
     assert allows(files, "alice", "10.20.0.1", at="2027-02-01")
+
+
+@pytest.mark.parametrize("always", ["client:alice", "group:always", "all-clients"])
+def test_a_way_in_that_ends_takes_nothing_from_one_that_does_not(always: str) -> None:
+    files = inventory(
+        groups={
+            "always": {"members": ["alice"]},
+            "for-a-time": {"members": ["alice"], "expires": {"alice": "2027-01-31"}},
+        },
+        policies={"p": policy([always, "group:for-a-time"])},
+    )
+    for at in ("2027-01-30", "2027-02-01"):
+        assert allows(files, "alice", "10.20.0.1", at=at)
+
+
+def test_two_spellings_of_one_key_are_one_key() -> None:
+    """X25519 ignores the top bit of a public key (RFC 7748, section 5)."""
+    raw = base64.b64decode(key("alice"))
+    other = base64.b64encode(raw[:-1] + bytes([raw[-1] ^ 0x80])).decode()
+    files = inventory(clients=client("alice", 11) | {"bob": client("bob", 12)["bob"] | {"public_key": other}})
+    assert codes(files) == ["TG021"]
 
 
 def test_a_deny_in_its_window_wins_and_outside_it_does_not() -> None:
