@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from tidegate_compiler import output, pipeline, progress, report, scaffold, terminal
+from tidegate_compiler import output, pipeline, progress, report, terminal
 from tidegate_compiler.diagnostics import has_errors
-from tidegate_compiler.formats import github, sarif, text
+from tidegate_compiler.formats import text
 from tidegate_compiler.formats.sources import Sources, repository_path
 from tidegate_compiler.options import at_option as _at
 from tidegate_compiler.options import cache, cache_option
@@ -22,37 +22,6 @@ from tidegate_schema.cli import Failure, keep
 
 OK, PROBLEMS = 0, 1
 _FOLDER = click.Path(path_type=Path)
-
-
-@click.command(
-    epilog="Examples: tidegate init inventory && tidegate validate inventory; "
-    "tidegate init inventory --ci gitlab --ci pre-commit"
-)
-@click.argument("directory", metavar="DIR", type=_FOLDER)
-@click.option(
-    "--ci",
-    "judges",
-    type=click.Choice([*scaffold.JUDGES, "none"]),
-    multiple=True,
-    default=["github"],
-    show_default=True,
-    help="What judges every change; may be repeated.",
-)
-def init(directory: Path, judges: tuple[str, ...]) -> int:
-    """Scaffold a small inventory in DIR: valid, tested, commented, with schemas for editors.
-
-    CODEOWNERS and CI go to the top of the git repository that DIR is in, and name the inventory by its path there;
-    what is there already stays as it is. Without a repository, DIR is taken for its top.
-    """
-    if "none" in judges and len(judges) > 1:
-        raise click.UsageError("--ci none goes with no other --ci")
-    try:
-        written = scaffold.write(directory, [judge for judge in judges if judge != "none"])
-    except scaffold.ScaffoldError as error:
-        raise Failure(str(error)) from None
-    _print(map(str, written.paths))
-    _print(written.kept, err=True)
-    return OK
 
 
 @click.command(
@@ -100,8 +69,12 @@ def validate(
     if form == "json":
         told: Iterable[str] = [report.to_json(report.diagnostics_document(diagnostics))]
     elif form == "sarif":
+        from tidegate_compiler.formats import sarif
+
         told = [report.to_json(sarif.document(diagnostics, repository_path(inventory), sources))]
     elif form == "github":
+        from tidegate_compiler.formats import github
+
         told = [*github.lines(diagnostics, repository_path(inventory)), report.counts(diagnostics)]
     else:
         encoding = terminal.encoding(sys.stdout)

@@ -6,7 +6,6 @@ and cuts long values, so that no escape sequence, bidi control or lookalike lett
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -111,6 +110,8 @@ def harmless(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest known word, or nothing."""
+    import difflib  # only where something is wrong
+
     names = sorted(known)
     close = difflib.get_close_matches(word[:LONGEST_SHOWN], names, n=1, cutoff=0.6) or [
         name for name in names if len(word) > 1 and name.startswith(word)

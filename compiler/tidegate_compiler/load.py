@@ -6,14 +6,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tidegate_compiler import parallel, quick, sheets
-from tidegate_compiler.cache import Cache
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.progress import track
 from tidegate_compiler.yamltree import Node, parse
+
+if TYPE_CHECKING:
+    from tidegate_compiler.cache import Cache
 
 # Controls but tab, newline and carriage return; the line breaks only some YAML versions know; bidi controls
 # (https://trojansource.codes/), because a reviewer must see what the compiler reads; byte order mark.

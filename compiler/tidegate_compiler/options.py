@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tidegate_compiler import fields, pipeline, progress, report
-from tidegate_compiler.cache import Cache
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import Failure, keep
+
+if TYPE_CHECKING:
+    from tidegate_compiler.cache import Cache
 
 
 def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
@@ -46,10 +49,14 @@ cache_option = click.option(
 @contextmanager
 def cache(directory: Path | None) -> Iterator[Cache | None]:
     """Open the cache of a run, if there is to be one, and save it when the run has come to its end."""
-    opened = None if directory is None else Cache(directory)
+    if directory is None:
+        yield None
+        return
+    from tidegate_compiler.cache import Cache  # few ask for one
+
+    opened = Cache(directory)
     yield opened
-    if opened is not None:
-        opened.save()
+    opened.save()
 
 
 def compiled(inventory: Path, directory: Path | None = None) -> pipeline.Compiled:

@@ -80,25 +80,26 @@ class _Writer:
 
     def write(self, files: Mapping[str, bytes]) -> Written:
         """Make it hold exactly `files`."""
-        by_host: dict[str, list[str]] = {}
+        hosts = [f"{kind}/{host}" for kind in FILES for host in self._names(kind) or ()]
+        by_host: dict[str, list[str]] = {host: [] for host in ("", *hosts)}  # at the top is the manifest
+        new: list[str] = []
         for path in files:
-            by_host.setdefault(path.rpartition("/")[0], []).append(path)
-        present = [f"{kind}/{host}" for kind in FILES for host in self._names(kind) or ()]
-        looked_at = ["", *present]  # the top counts as a host, with the manifest as its file
+            paths = by_host.get(path.rpartition("/")[0])
+            (new if paths is None else paths).append(path)
         found = parallel.each(
-            lambda host: self._look(host, by_host.get(host, ()), files), looked_at, _weight, "comparing"
+            lambda host: self._look(host, by_host[host], files), list(by_host), _weight, "comparing"
         )
         changed: list[str] = []
         unchanged = 0
-        for host, (names, different) in zip(looked_at, found, strict=True):
+        for host, (names, different) in zip(by_host, found, strict=True):
             if names is None:
                 self._strangers.append(host)
+                new += by_host[host]
                 continue
             if host:
                 self._hosts[host] = names
             changed += different
-            unchanged += len(by_host.get(host, ())) - len(different)
-        new = [path for host, paths in by_host.items() if host and host not in self._hosts for path in paths]
+            unchanged += len(by_host[host]) - len(different)
         held = {f"{host}/{name}" for host, names in self._hosts.items() for name in names}
         aside = [path + _ASIDE for path in changed]
         stale = sorted({*held.difference(files, aside), *self._strangers})

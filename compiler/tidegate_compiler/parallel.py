@@ -9,7 +9,8 @@ from __future__ import annotations
 import marshal
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tidegate_compiler.progress import track
@@ -39,6 +40,27 @@ def each(work: Callable[[T], Any], items: Sequence[T], weight: Callable[[T], int
         child.end()
     found.update(zip(theirs, [work(items[index]) for index in theirs] if sent is None else sent, strict=True))
     return [found[index] for index in range(len(items))]
+
+
+@contextmanager
+def beside(work: Callable[[], Any], is_large: bool) -> Iterator[Callable[[], Any]]:
+    """Let some work be done by another process meanwhile, if it is large; call what comes for what it returned.
+
+    That must be a plain value. Without another process, or when that fails, the work is done in the call.
+    """
+    if not is_large or not _may_fork():
+        yield work
+        return
+    child = _Child(lambda: [work()])
+
+    def found() -> Any:
+        sent = child.result()
+        return work() if sent is None else sent[0]
+
+    try:
+        yield found
+    finally:
+        child.end()
 
 
 def _may_fork() -> bool:
@@ -76,6 +98,7 @@ class _Child:
         """Leave nothing behind, also when the parent's part of the work ended in an exception."""
         if self._pipe != -1:
             os.close(self._pipe)
+            self._pipe = -1
         if self._process != -1:
             os.kill(self._process, 9)
             os.waitpid(self._process, 0)

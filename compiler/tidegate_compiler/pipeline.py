@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tidegate_compiler import files, output
-from tidegate_compiler.cache import Cache
 from tidegate_compiler.check import Checked, check
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
@@ -21,6 +21,9 @@ from tidegate_compiler.model import Inventory
 from tidegate_compiler.progress import stage
 from tidegate_compiler.render import render
 from tidegate_compiler.resolve import Fleet, resolve
+
+if TYPE_CHECKING:
+    from tidegate_compiler.cache import Cache
 
 
 @dataclass(frozen=True)

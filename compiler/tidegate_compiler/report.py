@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate_compiler.codes import CODES
 from tidegate_compiler.diagnostics import LOG_COMMAND, Diagnostic, show_path
-from tidegate_compiler.judge import Judgement, Packet, why
 from tidegate_compiler.model import Inventory
-from tidegate_compiler.resolve import ClientHost
 from tidegate_compiler.times import format_instant
 
 if TYPE_CHECKING:  # what only some commands need, so that the others start sooner
     from tidegate_compiler.accesstests import Report
+    from tidegate_compiler.judge import Judgement, Packet
     from tidegate_compiler.publish import Row
     from tidegate_compiler.publish_limits import Comparison
+    from tidegate_compiler.resolve import ClientHost
     from tidegate_compiler.verify import Difference
 
 
@@ -70,6 +70,8 @@ def explanation(
     asked: Packet, port: str, judgement: Judgement, client: ClientHost, inventory: Inventory, root: str
 ) -> dict[str, Any]:
     """Return everything `explain` says, as its --json prints it."""
+    from tidegate_compiler.judge import why
+
     route = judgement.route
     where = inventory.policies[judgement.policy].where if judgement.policy else None
     return {

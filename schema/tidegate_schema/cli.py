@@ -33,7 +33,7 @@ EXIT_USAGE = 64
 
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     # name: (module:attribute, the extra that installs what it needs, one-line help)
-    "init": ("tidegate_compiler.cli:init", "", "Scaffold a small inventory to start from."),
+    "init": ("tidegate_compiler.initcli:init", "", "Scaffold a small inventory to start from."),
     "validate": ("tidegate_compiler.cli:validate", "", "Report every problem of an inventory."),
     "inventory": (
         "tidegate_compiler.edit.cli:inventory",
@@ -145,11 +145,19 @@ def main(args: list[str] | None = None) -> None:
     """
     kept: list[object] = []
     status = run(args, obj=kept)
-    if kept:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if kept and _flushed():
         os._exit(status)  # the system takes the memory back at once, the interpreter value by value
     sys.exit(status)
+
+
+def _flushed() -> bool:
+    """Write out what was printed; False when that fails, or nobody listens, and the interpreter has to say so."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
 
 
 def keep(value: object) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,20 +85,21 @@ def _lists(old: tuple[str, ...], new: tuple[str, ...]) -> str:
 
 def _peers(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
     before, after = ({peer["client_id"]: peer for peer in json.loads(data)["peers"]} for data in (old, new))
-    for identifier in sorted(before.keys() | after.keys(), key=lambda one: (names.get(one, one), one)):
-        state = _state(identifier, before, after)
-        if state:
-            yield f"peer {names.get(identifier, identifier)} {state}"
+    moved = [one for one in before.keys() | after.keys() if before.get(one) != after.get(one)]
+    for identifier in sorted(moved, key=lambda one: (names.get(one, one), one)):
+        state = CHANGED if identifier in before and identifier in after else _on_one_side(identifier, before)
+        yield f"peer {names.get(identifier, identifier)} {state}"
 
 
 def _policy(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
     before, after = json.loads(old), json.loads(new)
     rules = [Counter(map(_rule, document["rules"])) for document in (before, after)]
+    named = [{rule["policy"] for rule in document["rules"]} for document in (before, after)]
     for policy in sorted(
         {json.loads(rule)["policy"] for rule in (rules[0] - rules[1]) + (rules[1] - rules[0])}
     ):
-        had, has = (any(json.loads(rule)["policy"] == policy for rule in side) for side in rules)
-        yield f"rules of {policy} {CHANGED if had and has else ADDED if has else REMOVED}"
+        state = CHANGED if policy in named[0] and policy in named[1] else _on_one_side(policy, named[0])
+        yield f"rules of {policy} {state}"
     rights = [_rights(document) for document in (before, after)]
     moved = [one for one in rights[0].keys() | rights[1].keys() if rights[0].get(one) != rights[1].get(one)]
     for name in sorted(names.get(one, one) for one in moved):
@@ -118,9 +119,5 @@ def _rights(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     return {client: sets[number] for client, number in document["clients"].items()}
 
 
-def _state(one: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    if one not in old:
-        return ADDED
-    if one not in new:
-        return REMOVED
-    return "" if old[one] == new[one] else CHANGED
+def _on_one_side(one: str, old: Container[str]) -> str:
+    return REMOVED if one in old else ADDED

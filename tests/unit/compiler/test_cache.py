@@ -227,7 +227,9 @@ def test_one_that_cannot_be_written_is_none(tmp_path: Path) -> None:
 
 def test_publish_and_verify_never_read_one() -> None:
     users = {
-        p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if "compiler.cache " in p.read_text()
+        p.relative_to(PACKAGE).as_posix()
+        for p in PACKAGE.rglob("*.py")
+        if "compiler.cache import" in p.read_text()
     }
     assert users == {"load.py", "options.py", "pipeline.py", "plan/cli.py"}
     for command in ("publish", "verify"):

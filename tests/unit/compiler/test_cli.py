@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -319,3 +320,25 @@ def test_without_an_inventory_it_is_said_what_was_looked_for(
         status, out, err = tidegate("inventory", *command)
         assert (status, out) == (1, "")
         assert "neither overlay.yaml nor inventory/" in err
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_traceback(closed: str, tmp_path: Path) -> None:
+    """A process that keeps its memory to the end flushes by itself, and then there may be nothing to flush."""
+    log = tmp_path / "log"
+    command = f"{sys.executable} -m tidegate_schema validate {compilerkit.ROOT / 'inventory'} {closed}"
+    done = subprocess.run(["/bin/sh", "-c", f"({command}) >{log} 2>&1"], check=False)
+    assert done.returncode == 0
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_full_disk_is_one_line_and_a_failure() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tidegate_schema", "validate", str(compilerkit.ROOT / "inventory")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "tidegate: No space left on device\n")

@@ -250,6 +250,40 @@ def test_an_exception_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
     assert children() == ""
 
 
+@pytest.mark.parametrize("ends", [0, 9])
+def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    mine = os.getpid()
+
+    def work() -> int:
+        if ends and os.getpid() != mine:
+            os.kill(os.getpid(), ends)
+        return os.getpid()
+
+    with parallel.beside(work, True) as found:
+        assert (found() == mine) == bool(ends)
+    with pytest.raises(ValueError), parallel.beside(work, True):  # noqa: PT011 - our own, from nowhere else
+        raise ValueError
+    with parallel.beside(work, False) as found:
+        assert found() == mine
+    assert children() == ""
+
+
+def test_a_large_check_beside_says_what_a_small_one_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tidegate_compiler import check
+
+    fleet.generate(tmp_path, 600)
+    text = (tmp_path / "clients/0001.yaml").read_text()
+    (tmp_path / "clients/0001.yaml").write_text(text.replace(fleet.key("client 555"), fleet.key("client 3")))
+    small = pipeline.validate(tmp_path).diagnostics
+    monkeypatch.setattr(check, "_LARGE", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    assert pipeline.validate(tmp_path).diagnostics == small
+    assert [one.code for one in small if one.is_error] == ["TG021"]
+
+
 def test_no_fork_beside_another_thread() -> None:
     halt = threading.Event()
     thread = threading.Thread(target=halt.wait)
