@@ -51,6 +51,7 @@ class Inbox(Generic[Content]):
         self.refusal: Refusal | None = None
         self.settings_problem: str | None = None
         self._seen: tuple[object, ...] | None = None
+        self._waits = False
         self._latest = 0.0
 
     def now(self) -> float:
@@ -73,6 +74,9 @@ class Inbox(Generic[Content]):
     def look(self) -> None:
         """Take in what the bundle directory offers, if it is new. OSError when the memory of it cannot be written."""
         offered = bundles.fingerprint(self.directory)
+        if offered is None and self.content is None and not self._waits:
+            log.info("no release yet: waiting for one in %s", self.directory)
+        self._waits = offered is None
         if offered is None or offered == self._seen:
             return
         try:

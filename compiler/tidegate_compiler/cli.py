@@ -105,10 +105,8 @@ def compile_(inventory: Path, out: Path, cache_directory: Path | None, as_json: 
         _print([report.to_json({"format": 1, "changed": written.changed, "removed": written.removed})])
     else:
         hosts = len(compiled.fleet.clients) + len(compiled.fleet.gateways)
+        files = report.counted(len(written.changed), "file")
         _print(
-            [
-                f"{hosts} hosts; {len(written.changed)} files written, {len(written.removed)} removed, "
-                f"{written.unchanged} unchanged"
-            ]
+            [f"{hosts} hosts; {files} written, {len(written.removed)} removed, {written.unchanged} unchanged"]
         )
     return OK

@@ -22,6 +22,7 @@ from tidegate_schema import jsonfile
 KINDS = ("gateways", "clients", "groups", "resources", "policies", "tests")
 OVERLAY_FILE = "overlay.yaml"
 FILE_MAX_BYTES = 4 << 20
+INVENTORY_INSIDE = "an inventory inside an inventory is not read; name this directory, or move it away"
 _LIKE_YAML = (".yaml", ".yml")
 
 
@@ -136,10 +137,12 @@ def _stranger(root: int, entry: os.DirEntry[str]) -> list[Diagnostic]:
     except OSError as error:
         return [_unreadable(entry.name, error)]
     try:
-        holds_yaml = any(_is_yaml_like(child.name) for child in _entries(descriptor))
+        names = [child.name for child in _entries(descriptor)]
     finally:
         os.close(descriptor)
-    if not hint and not holds_yaml:
+    if OVERLAY_FILE in names and not hint:
+        return [_unexpected(entry.name, INVENTORY_INSIDE)]
+    if not hint and not any(map(_is_yaml_like, names)):
         return []
     return [
         _unexpected(

@@ -112,6 +112,8 @@ def publish(
         _print([report.to_json(report.rows_document(rows, dry_run, compared[0]))])
     else:
         print_table(report.ROW_TITLES, [report.row_cells(row) for row in rows])
+        if dry_run:
+            _print(["dry run: this would be done; nothing is signed and nothing written"], err=True)
     refused = publish_limits.refusal(compared[0], allowed) if dry_run else None
     if refused is not None:
         raise Failure(refused)

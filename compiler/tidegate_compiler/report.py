@@ -36,10 +36,11 @@ def diagnostic_lines(diagnostics: Iterable[Diagnostic], root: str) -> list[str]:
 def counts(diagnostics: Sequence[Diagnostic]) -> str:
     """Return "2 errors, 1 warning"."""
     errors = sum(diagnostic.is_error for diagnostic in diagnostics)
-    return f"{_count(errors, 'error')}, {_count(len(diagnostics) - errors, 'warning')}"
+    return f"{counted(errors, 'error')}, {counted(len(diagnostics) - errors, 'warning')}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural unless it is one."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -187,7 +188,7 @@ def proof_lines(differences: Sequence[Difference], inventory: str, out: str) -> 
     prefix = show_path(out.rstrip("/"))
     if not differences:
         return [f"proven: {prefix} says what {show_path(inventory)} says"]
-    return [*(f"{prefix}/{found}" for found in differences), _count(len(differences), "difference")]
+    return [*(f"{prefix}/{found}" for found in differences), counted(len(differences), "difference")]
 
 
 def proof_document(differences: Sequence[Difference]) -> dict[str, Any]:

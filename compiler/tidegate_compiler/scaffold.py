@@ -114,7 +114,7 @@ def write(root: Path, judges: Iterable[str]) -> Written:
     judging = judging_files(judges, real.relative_to(top).as_posix())
     written = [_write(root / path, _fresh_keys(data)) for path, data in inventory_files().items()]
     kept = []
-    at = root if top == real else top
+    at = root if top == real else _near(top)
     for path, data in judging.items():
         rivals = _OWNERS if path == "CODEOWNERS" else (path,)
         there = next((at / name for name in rivals if (at / name).exists() or (at / name).is_symlink()), None)
@@ -138,9 +138,17 @@ def _repository(directory: Path) -> Path | None:
     return None
 
 
+def _near(directory: Path) -> Path:
+    """Return a directory as it is shortest to name: from the current one, if that is inside."""
+    here = Path.cwd()
+    return Path(os.path.relpath(directory, here)) if here.is_relative_to(directory) else directory
+
+
 def _kept(there: Path, path: str, data: bytes) -> str:
     if path != "CODEOWNERS":
-        return f"{there}: is there and stays; it would have got what docs/ci/ has"
+        return (
+            f"{there}: is there and stays; 'tidegate init' in a new directory writes what it would have got"
+        )
     owned = [line.split()[0] for line in data.decode().splitlines() if line.startswith("/")]
     return f"{there}: is there and stays; give owners to {' '.join(owned)}"
 

@@ -65,9 +65,11 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         return
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*titles)
+    table = Table(
+        *(Column(title, overflow="fold") for title in titles)
+    )  # nothing is left out, however narrow
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)

@@ -99,6 +99,20 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and tell which one may be meant; click looks among imported commands only."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # only a mistake pays for it
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not near or "Did you mean" in error.format_message():
+                raise
+            raise click.UsageError(f"{error.format_message()} Did you mean {near[0]!r}?", ctx) from None
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete commands from the table, importing nothing, so that the Tab key answers at once."""
         named = [
@@ -158,6 +172,9 @@ def run(args: list[str] | None = None, **extra: Any) -> int:
     """Run the command line and return its exit status instead of exiting; see the table above."""
     try:
         result = tidegate.main(args=args, prog_name="tidegate", standalone_mode=False, **extra)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)  # the help of a group, which is all ours
+        return EXIT_USAGE
     except click.UsageError as error:
         shown, said = io.StringIO(), error.format_message()
         error.show(shown)

@@ -78,11 +78,19 @@ def import_(
     given = Given(fleet, tuple(map(fields.network, overlay)), dict(keys), dict(endpoints), nets)
     made = wgimport.convert(read, given)
     say(made.left_out, err=True)
+    if not any(path.startswith(("clients/", "gateways/")) for path in made.files):
+        raise Failure("no gateway and no client is in these files; nothing is written")
     into.mkdir(parents=True, exist_ok=True)
     store_change(into, Change({}, dict(made.files)))
     say(f"{show_path(str(into / path))}: written" for path in sorted(made.files))
     checked = pipeline.validate_files(made.files)
     say(report.diagnostic_lines(checked.diagnostics, str(into)), err=True)
     say((f"missing: {line}" for line in made.missing), err=True)
+    if made.missing:
+        where = show_path(str(into))
+        say(
+            [f"write what is missing into {where}, or remove {where} and import again with these options"],
+            err=True,
+        )
     say(["no policy is written: until you add some, every gateway in enforce denies everything"])
     return PROBLEMS if made.missing or has_errors(checked.diagnostics) else OK

@@ -10,6 +10,7 @@ import click
 
 from tidegate_compiler import fields, files
 from tidegate_compiler.diagnostics import BAD_KEY, show, show_refused
+from tidegate_schema.cli import Failure
 
 PATH = click.Path(path_type=Path)
 T = TypeVar("T")
@@ -61,7 +62,13 @@ def _root(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
 
 def default_root() -> Path:
     """Return the current directory if it is an inventory, else ./inventory."""
-    return Path() if Path(files.OVERLAY_FILE).is_file() else Path("inventory")
+    if Path(files.OVERLAY_FILE).is_file():
+        return Path()
+    if not Path("inventory").exists():
+        raise Failure(
+            "no inventory here: there is neither overlay.yaml nor inventory/; go to one, or name it"
+        )
+    return Path("inventory")
 
 
 def many(

@@ -96,7 +96,7 @@ def _loss(found: Reference, kind: str, name: str) -> Loss:
         return Loss(found.where, f"the test about {kind} {name}")
     # A client that is gone is denied anyway; a group's members and a resource's address remain.
     narrowed = found.denies and kind != "client"
-    text = f"{kind} {name} from {found.path[1]} of {found.kind} {found.owner}" + (
+    text = f"{kind} {name} from '{found.path[1]}' of {found.kind} {found.owner}" + (
         ", a deny" if narrowed else ""
     )
     return Loss(found.where, text, narrowed, narrowed)

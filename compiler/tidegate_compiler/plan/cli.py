@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from tidegate_compiler import pipeline
 from tidegate_compiler import report as reports
@@ -23,12 +24,17 @@ from tidegate_schema.cli import Failure, keep
 OK, CHANGES = 0, 2
 
 
+def _directories(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a directory; revisions are not told."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 @click.command(
     epilog="Examples: tidegate plan main inventory; tidegate plan HEAD~1:inventory HEAD:inventory --format markdown; "
     "tidegate plan out inventory --format json"
 )
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", metavar="OLD", shell_complete=_directories)
+@click.argument("new", metavar="NEW", shell_complete=_directories)
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "markdown"]), help="text is the default."
 )

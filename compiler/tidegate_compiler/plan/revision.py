@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tidegate_compiler.diagnostics import Diagnostic, Where, did_you_mean, show
-from tidegate_compiler.files import FILE_MAX_BYTES, KINDS, OVERLAY_FILE
+from tidegate_compiler.files import FILE_MAX_BYTES, INVENTORY_INSIDE, KINDS, OVERLAY_FILE
 
 DEFAULT_PATH = "inventory"
 _TIMEOUT = 120
@@ -39,15 +39,18 @@ def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
     if not rev or rev.startswith("-") or "\0" in name or ".." in path.split("/"):
         raise RevisionError("neither a directory nor a git revision; write REV or REV:path")
     commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
-    tree = (
-        _resolve(f"{commit}:{path}", f"the revision has no {show(path)}; write REV:path") if path else commit
-    )
+    tree = _resolve(f"{commit}:{path}", _lacks(rev, path)) if path else commit
     if _git("cat-file", "-t", tree).strip() != b"tree":
         raise RevisionError(f"{show(path)} is no directory in that revision")
     entries = sorted(_listing(tree), key=lambda entry: entry.path)
     wanted: list[_Entry] = []
     problems = [problem for entry in entries for problem in _judge(entry, entries, wanted)]
     return path or ".", _contents(wanted), problems
+
+
+def _lacks(rev: str, path: str) -> str:
+    top = show(f"{rev}:")
+    return f"the revision has no {show(path)}; write REV:path, or {top} if its top is the inventory"
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -137,8 +140,10 @@ def _top(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable
             yield _symlink(name) if entry.mode == _LINK else _unexpected(name, told)
     else:
         hint = did_you_mean(name, KINDS)
-        below = (one.path.removeprefix(f"{name}/") for one in entries if one.path.startswith(f"{name}/"))
-        if hint or any(_is_yaml_like(one) and "/" not in one and one[0] != "." for one in below):
+        below = {one.path.removeprefix(f"{name}/") for one in entries if one.path.startswith(f"{name}/")}
+        if OVERLAY_FILE in below and not hint:
+            yield _unexpected(name, INVENTORY_INSIDE)
+        elif hint or any(_is_yaml_like(one) and "/" not in one and one[0] != "." for one in below):
             yield _unexpected(name, f"no kind is called {show(name)}{hint or '; kinds: ' + ', '.join(KINDS)}")
 
 

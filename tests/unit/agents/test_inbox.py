@@ -208,3 +208,18 @@ def test_a_flusher_runs_while_it_has_work_and_follows_its_settings(tmp_path: Pat
             assert keeper.pid is None
         finally:
             keeper.stop(waker)
+
+
+def test_an_agent_without_a_release_says_once_where_it_waits(
+    places: Places, directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock(monkeypatch, NOW)
+    one = opened(places, directory)
+    one.look()
+    one.look()
+    assert caplog.messages == [f"no release yet: waiting for one in {directory}"]
+    publish(directory, GATEWAY)
+    one.look()
+    one.look()
+    assert len(caplog.messages) == 1

@@ -292,6 +292,7 @@ def test_a_terminal_gets_a_matrix_where_it_fits_and_lines_where_not() -> None:
     assert re.search(r"erin-desktop +. part +. all\+ +. part\+ +. all\+ +. part", wide)
     assert "all: everything the resource offers" in wide
     assert "all: everything" not in on_terminal(50)
+    assert "…" not in on_terminal(50)  # a narrow one folds the words, and leaves none out
     assert re.search(r"clients +. resource +. reach", on_terminal(200, "--client", "erin-desktop"))
 
 

@@ -283,6 +283,45 @@ def test_a_signing_key_that_others_may_read_is_refused(
     assert "others may read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [(), ("keys",), ("inventory",), ("inventory", "add")], ids=" ".join)
+def test_a_group_by_itself_prints_its_help_on_lines(tidegate: Run, words: tuple[str, ...]) -> None:
+    status, out, err = tidegate(*words)
+    assert (status, out) == (EXIT_USAGE, "")
+    assert err.startswith(f"Usage: {' '.join(('tidegate', *words))} ")
+    assert "\nCommands:\n" in err
+    assert "\\n" not in err
+
+
+def test_a_misspelt_command_is_told_the_near_one(tidegate: Run) -> None:
+    assert "No such command 'validat'. Did you mean 'validate'?" in tidegate("validat")[2]
+    assert tidegate("validat")[0] == EXIT_USAGE
+    assert tidegate("xyzzy")[2].endswith("No such command 'xyzzy'.\n")
+
+
+def test_the_directory_above_an_inventory_is_told_so(tidegate: Run, copy: Path) -> None:
+    status, out, _ = tidegate("validate", copy.parent)
+    assert status == 1
+    assert (
+        "inventory:1:1: error TG004 an inventory inside an inventory is not read; name this directory" in out
+    )
+
+
+def test_one_file_is_one_file(tidegate: Run, copy: Path, tmp_path: Path) -> None:
+    assert tidegate("compile", copy, "--out", tmp_path / "out")[0] == 0
+    (tmp_path / "out/client/alice-laptop/wg0.conf").write_text("")
+    assert "; 1 file written, " in tidegate("compile", copy, "--out", tmp_path / "out")[1]
+
+
+def test_without_an_inventory_it_is_said_what_was_looked_for(
+    tidegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (("fmt",), ("remove", "client", "alice")):
+        status, out, err = tidegate("inventory", *command)
+        assert (status, out) == (1, "")
+        assert "neither overlay.yaml nor inventory/" in err
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_traceback(closed: str, tmp_path: Path) -> None:
     """A process that keeps its memory to the end flushes by itself, and then there may be nothing to flush."""

@@ -192,7 +192,9 @@ def test_a_gateway_that_is_left_behind_is_one_that_is_emptied(
 def test_a_dry_run_says_all_and_does_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(place, clients=clients(30))
     assert command(place, "--dry-run") == 0
-    assert capsys.readouterr().out.count("published") == 31
+    told = capsys.readouterr()
+    assert told.out.count("published") == 31
+    assert told.err == "dry run: this would be done; nothing is signed and nothing written\n"
     assert not (place / "bundles").exists()
     published(place, clients=clients(30))
     written(place, clients=clients(20))

@@ -118,6 +118,18 @@ def test_nothing_that_is_there_is_overwritten(
     assert ".gitlab-ci.yml: is there and stays" in told[1]
 
 
+def test_paths_are_named_from_where_one_stands(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", "inventory", "--ci", "gitlab"]) == 0
+    assert {".gitlab-ci.yml", "CODEOWNERS", "inventory/overlay.yaml"} <= set(capsys.readouterr().out.split())
+    monkeypatch.chdir(repository / "inventory")
+    assert run(["init", "../other", "--ci", "pre-commit"]) == 0
+    told = capsys.readouterr()
+    assert {"../.pre-commit-config.yaml", "../other/overlay.yaml"} <= set(told.out.split())
+    assert told.err.startswith("../CODEOWNERS: is there and stays; ")
+
+
 def test_no_ci_can_be_had(repository: Path) -> None:
     assert run(["init", "inventory", "--ci", "none"]) == 0
     assert {path for path in files(repository) if not path.startswith("inventory/")} == {"CODEOWNERS"}

@@ -280,10 +280,19 @@ def test_the_command_writes_a_valid_inventory(desk: Path, capsys: pytest.Capture
 
 def test_the_command_says_what_is_missing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inventory", "import", "wg0.conf", "--into", "made"]) == 1
-    assert (
-        "missing: gateway fra1 has no public key: say it with --public-key fra1=KEY"
-        in capsys.readouterr().err
+    assert "missing: gateway fra1 has no public key: say it with --public-key fra1=KEY" in (
+        told := capsys.readouterr().err
     )
+    assert told.endswith(
+        "write what is missing into made, or remove made and import again with these options\n"
+    )
+
+
+def test_files_of_another_sort_write_nothing(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (desk / "notes").write_text("hello\n")
+    assert run(["inventory", "import", "notes", "--into", "made"]) == 1
+    assert "no gateway and no client is in these files; nothing is written" in capsys.readouterr().err
+    assert not (desk / "made").exists()
 
 
 def test_an_inventory_is_never_overwritten(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,8 +193,8 @@ def test_every_reference_goes_and_is_named(desk: Path, tidegate: Run) -> None:
     assert status == 0
     assert out.splitlines() == [
         "inventory/clients/contractors.yaml:6: removed the client frank-laptop",
-        "inventory/groups/people.yaml:8: removed client frank-laptop from members of group contractors",
-        "inventory/groups/people.yaml:10: removed client frank-laptop from expires of group contractors",
+        "inventory/groups/people.yaml:8: removed client frank-laptop from 'members' of group contractors",
+        "inventory/groups/people.yaml:10: removed client frank-laptop from 'expires' of group contractors",
         "inventory/tests/engineering.yaml:9: removed the test about client frank-laptop",
         "inventory/tests/engineering.yaml:10: removed the test about client frank-laptop",
     ]
@@ -253,10 +253,10 @@ def test_a_test_about_a_resource_goes_with_it() -> None:
         (
             "resource",
             "db",
-            ["resource db from to of policy no-db, a deny", "the deny policy no-db, which is left"],
+            ["resource db from 'to' of policy no-db, a deny", "the deny policy no-db, which is left"],
         ),
-        ("resource", "web", ["resource web from to of policy no-web, a deny"]),
-        ("group", "g", ["group g from from of policy no-g, a deny"]),
+        ("resource", "web", ["resource web from 'to' of policy no-web, a deny"]),
+        ("group", "g", ["group g from 'from' of policy no-g, a deny"]),
         ("policy", "no-db", ["the deny policy no-db"]),
         ("client", "bob", []),
     ],

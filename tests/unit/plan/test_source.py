@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from compilerkit import ROOT, key
 from tidegate_compiler import files
 from tidegate_compiler.plan import revision
+from tidegate_compiler.plan.cli import plan
 from tidegate_compiler.plan.markdown import MARKER
 from tidegate_schema import validation
 from tidegate_schema.cli import EXIT_USAGE, run
@@ -115,6 +117,21 @@ def test_exit_statuses_and_forms(tidegate: Run, repository: Repository) -> None:
     assert (status, out.startswith(MARKER)) == (2, True)
     assert tidegate("HEAD")[0] == EXIT_USAGE
     assert tidegate("HEAD", "HEAD", "--format", "xml")[0] == EXIT_USAGE
+
+
+def test_a_repository_without_that_directory_is_told_how_to_name_the_top(
+    tidegate: Run, repository: Repository
+) -> None:
+    told = tidegate("HEAD", "HEAD:inv")[2]
+    assert told.endswith("has no 'inv'; write REV:path, or 'HEAD:' if its top is the inventory\n")
+    assert "an inventory inside an inventory is not read" in tidegate("HEAD", "HEAD:")[2]
+
+
+def test_the_shell_completes_directories() -> None:
+    context = click.Context(plan)
+    for parameter in plan.params[:2]:
+        (item,) = parameter.shell_complete(context, "inv")
+        assert (item.value, item.type) == ("inv", "dir")
 
 
 def test_a_revision_may_hold_colons_inside_braces(tidegate: Run, repository: Repository) -> None:
