@@ -29,6 +29,9 @@ _NOT_SIMPLE = re.compile(
     r"[\s\\'\0]"
 )  # what a quoted string of an inventory never has; \0 is a single-quoted one
 _MARK = "\0"  # stands for a quoted string; no text has one of its own
+# A separator apart from its key: behind a quoted one it needs no space after it, so that counting would miss it, and
+# at the beginning of a line parsers differ. Two colons begin an address, which is no separator.
+_LATE_SEPARATOR = re.compile(rf"{_MARK}[ \n]*:|[ \n]:(?!:)")
 # All but anchors, aliases, tags, block scalars, directives, escapes, merge and explicit keys, tabs, what YAML reserves,
 # quotes that are still there (so a string with a space in it), and all that is not printable ASCII.
 _PLAIN = bytes(set(range(ord(" "), ord("~") + 1)) - set(b"&*!|>%@`\\?\"'<")) + b"\n\0"
@@ -52,6 +55,8 @@ def read(kind: str, text: str) -> Objects | None:
     without_comments = _COMMENT.sub("", text) if "#" in text else text
     bare = _without_quoted(without_comments)
     if bare is None or not bare.isascii() or bare.encode("ascii").translate(None, _PLAIN) or _is_deep(bare):
+        return None
+    if (" :" in bare or "\n:" in bare) and _LATE_SEPARATOR.search(bare):
         return None
     if bare.lstrip(" \n").startswith("{") or any(_begins_a_line(mark, bare) for mark in _MARKS):
         return None  # the fast parser passes over what follows a mapping in braces

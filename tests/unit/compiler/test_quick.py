@@ -26,6 +26,7 @@ GOOD = [
         "p: {from: [group:a], to: [10.0.0.0/8], action: allow, ports: [tcp/1-2, any], expires: '2027-01-31'}\n",
     ),
     ("groups", "  a:\n    members: [b]\n  c: {members: [d]}\n"),
+    ("resources", "r: {addresses: [10.0.0.0/8, ::/0]}\ns:\n  addresses:\n  - ::/0\n"),
     ("resources", "# r\nr:  # here\n  addresses: ['fd20::/64',\n    10.0.0.0/8]\n  ports: [icmp]\n"),
 ]
 PIECES = [
@@ -132,6 +133,10 @@ def test_whatever_the_fast_path_accepts_the_careful_one_reads_the_same_way(data:
         "a: {<<: {members: [b]}}\n",
         '"a": {members: [b]}\n',
         'a: {"members":[b]}\n',
+        'a: {members: [b], members: [c], "expires" :{b: 2027-01-01}}\n',
+        "a: {members: [b], members: [c], 'expires' # x\n  :{b: 2027-01-01}}\n",
+        'a: {members: [b], "expires" ::2027}\n',
+        "a: {members: [b], expires: {b\n  : 2027-01-01}}\n",
         "a: {members: [b]}\n\tc: {members: [d]}\n",
         "a: {members: [null]}\n",
         "a: {members: [1]}\n",
