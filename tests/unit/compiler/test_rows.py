@@ -145,6 +145,17 @@ def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None
     )
 
 
+def test_a_renamed_gateway_changes_no_clients_bundle() -> None:
+    renamed = {("uno" if name == "one" else name): one for name, one in LIKE["gateways"].items()}
+    clients = client("alice", 11, "uno", "two") | client("bob", 12, "two")
+    before = compiled(block_style(LIKE))
+    assert before is not None
+    after = compiled(block_style({**LIKE, "gateways": renamed, "clients": clients}), before)
+    assert after is not None
+    old, new = Rendered(before.fleet), Rendered(after.fleet)
+    assert differing(old, new) == [("gateway", "one"), ("gateway", "uno")] == differing(dict(old), dict(new))
+
+
 def test_an_unchanged_part_is_shared() -> None:
     """The other way round: of a change to one client, the others and their gateways' policies are the same values."""
     gateways = gateway("one") | gateway("two", "10.30.0.0/16")
