@@ -17,6 +17,7 @@ Exit statuses (CI relies on them):
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -132,8 +133,10 @@ def main(args: list[str] | None = None) -> None:
     kept: list[object] = []
     status = run(args, obj=kept)
     if kept:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                with contextlib.suppress(OSError):  # `run` has flushed what it said, and told when it could not
+                    stream.flush()
         os._exit(status)  # the system takes the memory back at once, the interpreter value by value
     sys.exit(status)
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -280,3 +281,17 @@ def test_a_signing_key_that_others_may_read_is_refused(
     (tmp_path / "signing.key").chmod(0o644)
     assert run(["publish", "out", "--to", str(tmp_path / "b"), "--key", str(tmp_path / "signing.key")]) == 1
     assert "others may read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("command", ["validate {0}", "compile {0} --out {1}", "plan {0} {0}"])
+def test_a_closed_stream_changes_no_exit_status(tmp_path: Path, command: str, closed: str) -> None:
+    line = command.format(EXAMPLE, tmp_path / "out")
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m tidegate_schema {line} {closed}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
