@@ -135,7 +135,9 @@ def main(args: list[str] | None = None) -> None:
     if kept:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
-                with contextlib.suppress(OSError):  # `run` has flushed what it said, and told when it could not
+                with contextlib.suppress(
+                    OSError
+                ):  # `run` has flushed what it said, and told when it could not
                     stream.flush()
         os._exit(status)  # the system takes the memory back at once, the interpreter value by value
     sys.exit(status)

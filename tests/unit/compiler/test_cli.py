@@ -284,11 +284,10 @@ def test_a_signing_key_that_others_may_read_is_refused(
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("command", ["validate {0}", "compile {0} --out {1}", "plan {0} {0}"])
-def test_a_closed_stream_changes_no_exit_status(tmp_path: Path, command: str, closed: str) -> None:
-    line = command.format(EXAMPLE, tmp_path / "out")
+def test_a_closed_stream_changes_no_exit_status(tmp_path: Path, closed: str) -> None:
+    arguments = (sys.executable, EXAMPLE, str(tmp_path / "out"))
     done = subprocess.run(
-        ["sh", "-c", f"exec {sys.executable} -m tidegate_schema {line} {closed}"],
+        ["sh", "-c", f'exec "$0" -m tidegate_schema compile "$1" --out "$2" {closed}', *arguments],
         capture_output=True,
         text=True,
         check=False,

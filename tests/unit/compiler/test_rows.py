@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -259,6 +262,81 @@ def test_an_exception_leaves_no_process_behind(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="0"):
         parallel.each(work, list(range(50)), lambda one: 1, "counting")
     assert children() == ""
+
+
+@pytest.fixture
+def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+
+
+@pytest.mark.usefixtures("_two_processes")
+@pytest.mark.parametrize("refused", ["fork", "pipe"])
+def test_where_the_system_refuses_a_second_process_one_does_it(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse() -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = {path.name for path in Path("/proc/self/fd").iterdir()}
+    monkeypatch.setattr(os, refused, refuse)
+    assert parallel.each(lambda one: one * one, list(range(50)), lambda one: 1, "x") == [
+        one * one for one in range(50)
+    ]
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_a_parent_that_ignores_its_children_gets_all() -> None:
+    """As under a shell's `trap '' CHLD`: the system reaps the child, and nobody can ask how it ended."""
+    was = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert parallel.each(lambda one: one, list(range(50)), lambda one: 1, "x") == list(range(50))
+    finally:
+        signal.signal(signal.SIGCHLD, was)
+    assert children() == ""
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_an_interrupt_while_waiting_leaves_no_process_behind() -> None:
+    mine = os.getpid()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    was = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parallel.each(
+                lambda one: one if os.getpid() == mine else time.sleep(5), [1, 2], lambda one: 1, "x"
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, was)
+    assert children() == ""
+
+
+ORPHAN = """
+import os, time
+from tidegate_compiler import parallel
+parallel.WORTH_IT, parallel._may_fork, mine = 1, lambda: True, os.getpid()
+def work(one):
+    if os.getpid() != mine:
+        print(os.getpid(), flush=True)
+    time.sleep(0.05 if os.getpid() != mine else 60)
+parallel.each(work, list(range(500)), lambda one: 1, "x")
+"""
+
+
+def test_a_second_process_works_for_no_dead_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    told, _ = parent.communicate(timeout=8)  # ends when the child has closed its end, too
+    assert set(told.split()) <= {str(child)}
+    assert len(told.split()) < 40
 
 
 def test_no_fork_beside_another_thread() -> None:
