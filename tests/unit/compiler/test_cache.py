@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import compilerkit
@@ -254,6 +254,7 @@ GROUPS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, CLIENTS, min_size=1, max_size=8), st.dictionaries(NAMES, GROUPS, min_size=1))
 def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
     for kind, rows in (("clients", clients), ("groups", groups)):

@@ -188,6 +188,7 @@ def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None
     assert len([one for one in document["objects"] if one["kind"] == "policy"]) == 3
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.ip_addresses(v=4).map(lambda address: f"{address}/32"),
