@@ -83,26 +83,31 @@ def _made_by() -> str:
 
 def _read(directory: Path) -> dict[str, Any]:
     secret = _believed(_secret_file())
-    head, _, body = _own(directory / FILE, _MAX_BYTES).partition(b"\n")
+    head, _, body = _own(directory / FILE, _MAX_BYTES, 0o022).partition(b"\n")
     if not hmac.compare_digest(head, _head(body, secret)):
         raise ValueError("damaged, or made by another version, user or machine")
     known = json.loads(body)
     return known if isinstance(known, dict) else {}
 
 
-def _own(path: Path, limit: int) -> bytes:
-    """Return a file's bytes, or raise ValueError or OSError when anybody but this user could have written it."""
+def _own(path: Path, limit: int, for_others: int) -> bytes:
+    """Return a file's bytes; ValueError or OSError when it is not this user's, or others may what `for_others` says."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & for_others:
             raise ValueError("not this user's alone")
         return file.read(limit)
 
 
 def _secret_file() -> Path:
-    home = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
-    return Path(home) / "tidegate" / "cache.key"
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not state.is_absolute():  # to be ignored, says the XDG Base Directory Specification
+        try:
+            state = Path("~/.local/state").expanduser()
+        except RuntimeError:
+            raise ValueError("this user has no home") from None
+    return state / "tidegate" / "cache.key"
 
 
 def _secret() -> bytes:
@@ -111,21 +116,29 @@ def _secret() -> bytes:
     with suppress(FileExistsError, FileNotFoundError):
         return _believed(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileExistsError):  # another run was as quick
-        _create(path, [secrets.token_bytes(_SECRET_BYTES)])
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside.unlink(missing_ok=True)
+    try:
+        _create(aside, [secrets.token_bytes(_SECRET_BYTES)])
+        with suppress(FileExistsError):  # another run was as quick
+            os.link(aside, path)  # whole or not at all
+    finally:
+        aside.unlink(missing_ok=True)
     return _believed(path)
 
 
 def _believed(path: Path) -> bytes:
-    secret = _own(path, _SECRET_BYTES + 1)
+    secret = _own(path, _SECRET_BYTES + 1, 0o077)
     if len(secret) != _SECRET_BYTES:
         raise ValueError("no secret of ours")
     return secret
 
 
 def _head(body: bytes, secret: bytes) -> bytes:
-    mac = hashlib.blake2b(body, digest_size=32, key=secret).hexdigest()
-    return f"{_FORMAT} {_made_by()} {mac}".encode()
+    made_by = f"{_FORMAT} {_made_by()}"
+    mac = hashlib.blake2b(f"{made_by}\n".encode(), digest_size=32, key=secret)
+    mac.update(body)
+    return f"{made_by} {mac.hexdigest()}".encode()
 
 
 def _write(directory: Path, entries: Mapping[str, Any]) -> None:

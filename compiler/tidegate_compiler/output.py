@@ -3,12 +3,13 @@
 Only a directory that is absent, empty, or carries our manifest is ever written into, and only there is anything
 removed. Files whose bytes are right already are not touched. New bytes are first written beside the old ones,
 all of them, and then renamed in one go, under the mark `.incomplete`; an output that carries the mark may be a
-mixture of two runs, which `publish` refuses and the next `compile` mends. Nothing is synced to the disk: the output
+mixture of two runs, which `publish` refuses and the next `compile` mends. One run writes at a time. Nothing is synced to the disk: the output
 can be made again at any time, and `publish` checks what it signs.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from tidegate_schema.policy import PolicyTable
 INCOMPLETE = ".incomplete"
 _ASIDE = ".new"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _MANIFEST_MAX_BYTES = 64 << 20
 
 
@@ -56,11 +57,22 @@ class Output:
 def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
-    root = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        _lock(root, out)
         return _Writer(root).write(files)
     finally:
         os.close(root)
+
+
+def _lock(root: int, out: Path) -> None:
+    """Keep other runs out until `root` is closed, which the system does when this one is killed."""
+    try:
+        fcntl.flock(root, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{out}: another compile is writing there; try again when it is done") from None
+    except OSError:
+        return  # a file system without locks
 
 
 def _weight(_: str) -> int:
@@ -101,10 +113,14 @@ class _Writer:
             changed += different
             unchanged += len(by_host[host]) - len(different)
         held = {f"{host}/{name}" for host, names in self._hosts.items() for name in names}
+        if self._exists(MANIFEST + _ASIDE):  # of a run that was cut
+            held.add(MANIFEST + _ASIDE)
         aside = [path + _ASIDE for path in changed]
         stale = sorted({*held.difference(files, aside), *self._strangers})
-        if new or changed or stale or self._exists(INCOMPLETE):
-            self._create(INCOMPLETE, b"")
+        is_marked = self._exists(INCOMPLETE)
+        if new or changed or stale or is_marked:
+            if not is_marked:
+                self._create(INCOMPLETE, b"")
             self._apply(files, new, changed, stale)
             os.unlink(INCOMPLETE, dir_fd=self._root)
         return Written(tuple(sorted(new + changed)), tuple(stale), unchanged)
@@ -179,8 +195,12 @@ class _Writer:
             os.mkdir(host, dir_fd=self._root)
 
     def _create(self, path: str, data: bytes) -> None:
-        """Write a file anew; what a run that was cut left in its place goes."""
-        descriptor = os.open(path, _CREATE, 0o666, dir_fd=self._root)
+        """Write a new file; what a run that was cut, or anybody else, left in its place goes."""
+        try:
+            descriptor = os.open(path, _CREATE, 0o666, dir_fd=self._root)
+        except FileExistsError:
+            os.unlink(path, dir_fd=self._root)
+            descriptor = os.open(path, _CREATE, 0o666, dir_fd=self._root)
         try:
             while data:
                 data = data[os.write(descriptor, data) :]
@@ -235,7 +255,7 @@ def read(out: Path) -> Output:
     if not out.is_dir():
         raise OutputError(f"{out}: no such directory; run 'tidegate compile' first")
     manifest = _manifest(out)
-    if (out / INCOMPLETE).exists():
+    if os.path.lexists(out / INCOMPLETE):
         raise OutputError(f"{out}: an interrupted compile left a mixture; run 'tidegate compile' again")
     expected = {(kind, host) for kind in FILES for host in manifest["hosts"][kind]}
     present = {
@@ -248,6 +268,8 @@ def read(out: Path) -> Output:
         state = "is missing" if (kind, host) in expected else f"is not in {MANIFEST}"
         raise OutputError(f"{out}: {kind} {show(host)} {state}; run 'tidegate compile' again")
     hosts = {(kind, host): _host_files(out, kind, host) for kind, host in sorted(expected)}
+    if os.path.lexists(out / INCOMPLETE) or _manifest(out) != manifest:
+        raise OutputError(f"{out}: a compile wrote there while it was read; try again")
     return Output(manifest["fleet"], manifest["inventory"], hosts)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import marshal
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from tidegate_compiler.progress import track
@@ -27,11 +28,15 @@ def each(work: Callable[[T], Any], items: Sequence[T], weight: Callable[[T], int
     `weight` is an item's size in bytes; what the second process saves is worth it from `WORTH_IT` on.
     `name` is what is being done, for people who watch; of two processes they see what this one does.
     """
-    if sum(map(weight, items)) < WORTH_IT or not _may_fork():
+    theirs: Sequence[int] = ()
+    child = None
+    if sum(map(weight, items)) >= WORTH_IT and _may_fork():
+        # Spread evenly, since neighbours are of one kind and cost alike; the child has to send what it found, too.
+        theirs = [index for index in range(len(items)) if index % 9 in (1, 3, 5, 7)]
+        with suppress(OSError):  # no process or no pipe to be had here
+            child = _Child(work(items[index]) for index in theirs)
+    if child is None:
         return [work(item) for item in track(name, items)]
-    # Spread evenly, since neighbours are of one kind and cost alike; the child has to send what it found, too.
-    theirs = [index for index in range(len(items)) if index % 9 in (1, 3, 5, 7)]
-    child = _Child(lambda: [work(items[index]) for index in theirs])
     try:
         ours = sorted(set(range(len(items))).difference(theirs))
         found = {index: work(items[index]) for index in track(name, ours)}
@@ -48,10 +53,13 @@ def beside(work: Callable[[], Any], is_large: bool) -> Iterator[Callable[[], Any
 
     That must be a plain value. Without another process, or when that fails, the work is done in the call.
     """
-    if not is_large or not _may_fork():
+    child = None
+    if is_large and _may_fork():
+        with suppress(OSError):  # no process or no pipe to be had here
+            child = _Child(do() for do in (work,))
+    if child is None:
         yield work
         return
-    child = _Child(lambda: [work()])
 
     def found() -> Any:
         sent = child.result()
@@ -71,15 +79,23 @@ def _may_fork() -> bool:
 class _Child:
     """A fork that does one thing, writes what it found into a pipe and ends."""
 
-    def __init__(self, work: Callable[[], list[Any]]) -> None:
+    def __init__(self, work: Iterable[Any]) -> None:
+        """Fork; the child makes the items of `work`. Raises OSError when the system refuses."""
         self._pipe, write = os.pipe()
-        self._process = os.fork()
+        parent = os.getpid()
+        try:
+            self._process = os.fork()
+        except OSError:
+            os.close(self._pipe)
+            os.close(write)
+            raise
         if self._process == 0:
             status = 1
             try:
                 os.close(self._pipe)
+                found = list(takewhile(lambda _: os.getppid() == parent, work))  # nobody is left to work for
                 with os.fdopen(write, "wb") as pipe:
-                    marshal.dump(work(), pipe)
+                    marshal.dump(found, pipe)
                 status = 0
             finally:
                 os._exit(status)  # nothing of the parent's is flushed, closed or reported twice
@@ -87,18 +103,24 @@ class _Child:
 
     def result(self) -> list[Any] | None:
         """Return what it found, or None when it failed."""
-        with os.fdopen(self._pipe, "rb") as pipe:
+        with os.fdopen(self._pipe, "rb", closefd=False) as pipe:
             data = pipe.read()
-        self._pipe = -1
-        _, status = os.waitpid(self._process, 0)
-        self._process = -1
-        return list(marshal.loads(data)) if status == 0 else None  # noqa: S302 - our own fork wrote it
+        return list(marshal.loads(data)) if self._status() == 0 else None  # noqa: S302 - our own fork wrote it
 
     def end(self) -> None:
         """Leave nothing behind, also when the parent's part of the work ended in an exception."""
-        if self._pipe != -1:
-            os.close(self._pipe)
-            self._pipe = -1
+        os.close(self._pipe)
         if self._process != -1:
-            os.kill(self._process, 9)
-            os.waitpid(self._process, 0)
+            with suppress(ProcessLookupError):
+                os.kill(self._process, 9)
+            self._status()
+
+    def _status(self) -> int | None:
+        """Wait for the end; None when nobody can tell how it was: whoever ignores SIGCHLD leaves that to the system."""
+        try:
+            _, status = os.waitpid(self._process, 0)
+        except ChildProcessError:
+            return None
+        finally:
+            self._process = -1
+        return status

@@ -29,6 +29,9 @@ _NOT_SIMPLE = re.compile(
     r"[\s\\'\0]"
 )  # what a quoted string of an inventory never has; \0 is a single-quoted one
 _MARK = "\0"  # stands for a quoted string; no text has one of its own
+# A separator apart from its key: behind a quoted one it needs no space after it, so that counting would miss it, and
+# at the beginning of a line parsers differ. Two colons begin an address, which is no separator.
+_LATE_SEPARATOR = re.compile(rf"{_MARK}[ \n]*:|[ \n]:(?!:)")
 # All but anchors, aliases, tags, block scalars, directives, escapes, merge and explicit keys, tabs, what YAML reserves,
 # quotes that are still there (so a string with a space in it), and all that is not printable ASCII.
 _PLAIN = bytes(set(range(ord(" "), ord("~") + 1)) - set(b"&*!|>%@`\\?\"'<")) + b"\n\0"
@@ -36,7 +39,10 @@ _MARKS = ("---", "...")  # of a document, at the beginning of a line
 # The fast parser recurses on the machine's stack, without a limit: deep nesting would end the process.
 _INDENT = " " * 16
 _DEEP_LISTS = re.compile(r"^ *- +- +- ", re.MULTILINE)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SEPARATOR = "\1"  # stands for a colon that ends a key
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},\1"))
+# An entry of a mapping in braces that has no separator, so that a later one of the same name could make up for it.
+_WITHOUT_SEPARATOR = (b"{}", b",}", b"{,\1", b",,\1")
 _FLOW_DEPTH = 4
 _END = r"(?![\s\S])"
 _OBJECT = re.compile(r"^([a-z0-9][a-z0-9-]*):(?=[ \n])", re.MULTILINE)
@@ -51,20 +57,23 @@ def read(kind: str, text: str) -> Objects | None:
         return None
     without_comments = _COMMENT.sub("", text) if "#" in text else text
     bare = _without_quoted(without_comments)
-    if bare is None or not bare.isascii() or bare.encode("ascii").translate(None, _PLAIN) or _is_deep(bare):
+    if bare is None or not bare.isascii() or bare.encode("ascii").translate(None, _PLAIN):
         return None
-    if bare.lstrip(" \n").startswith("{") or any(_begins_a_line(mark, bare) for mark in _MARKS):
-        return None  # the fast parser passes over what follows a mapping in braces
+    structure = _structure(bare)
+    if _is_deep(bare, structure) or any(part in structure for part in _WITHOUT_SEPARATOR):
+        return None
+    if (" :" in bare or "\n:" in bare) and _LATE_SEPARATOR.search(bare):
+        return None
+    if not _begins_with_a_key(bare) or any(_begins_a_line(mark, bare) for mark in _MARKS):
+        return None
     try:
         found: Any = yaml12.parse_yaml(text)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return None
     if type(found) is not dict or not is_valid(kind, found):
         return None
-    # A key that stands twice has two separators and one entry. Entries without one have no value, which no schema
-    # of these kinds accepts, so they cannot make up for it.
-    separators = bare.count(": ") + bare.count(":\n") + bare.endswith(":")
-    return found if separators == _entries(found) else None
+    # A key that stands twice has two separators and one entry, and no entry is without.
+    return found if structure.count(_SEPARATOR.encode()) + bare.endswith(":") == _entries(found) else None
 
 
 def _without_quoted(text: str) -> str | None:
@@ -79,15 +88,29 @@ def _without_quoted(text: str) -> str | None:
     return None if f"{_MARK}:" in text else text  # a quoted key may have its separator without a space
 
 
+def _structure(bare: str) -> bytes:
+    """Return what makes collections in a text: its brackets and commas, and a mark for each separator."""
+    marked = bare.replace(": ", _SEPARATOR).replace(":\n", _SEPARATOR)
+    return marked.encode("ascii").translate(None, _NO_STRUCTURE)
+
+
+def _begins_with_a_key(bare: str) -> bool:
+    """Tell whether a text has its first key at the beginning of a line: the fast parser passes over what follows a
+    mapping in braces, or one that is indented.
+    """
+    first = bare.lstrip(" \n")
+    return not first.startswith("{") and not bare[: len(bare) - len(first)].endswith(" ")
+
+
 def _begins_a_line(mark: str, bare: str) -> bool:
     return bare.startswith(mark) or f"\n{mark}" in bare
 
 
-def _is_deep(bare: str) -> bool:
+def _is_deep(bare: str, structure: bytes) -> bool:
     """Tell whether collections nest deeper than any of an inventory, or brackets do not match."""
     if _begins_a_line(_INDENT, bare) or (("- -" in bare or "-  " in bare) and _DEEP_LISTS.search(bare)):
         return True
-    brackets = bare.encode("ascii").translate(None, _NO_BRACKETS)
+    brackets = structure.translate(None, b",\1")
     for _ in range(_FLOW_DEPTH):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     return bool(brackets)

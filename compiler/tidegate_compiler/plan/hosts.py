@@ -70,7 +70,7 @@ def _unlike(old: Mapping[str, _H], new: Mapping[str, _H]) -> Iterator[str]:
 def _sent(host: ClientHost | GatewayHost) -> object:
     """Return the values that a host's files are rendered from."""
     if isinstance(host, ClientHost):
-        return host.addresses, host.peers
+        return host.addresses, [peer for _, peer in host.peers]  # no client is told its gateways' names
     return [(peer.client_id, peer.public_key, peer.addresses) for peer in host.peers], host.policy
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import compilerkit
@@ -118,6 +119,10 @@ def _from_another_machine(path: Path) -> None:
     (path.parents[1] / "state/tidegate/cache.key").unlink()
 
 
+def _secret_for_all_to_read(path: Path) -> None:
+    (path.parents[1] / "state/tidegate/cache.key").chmod(0o644)
+
+
 def _secret_emptied(path: Path) -> None:
     (path.parents[1] / "state/tidegate/cache.key").write_bytes(b"")
 
@@ -126,7 +131,7 @@ def _secret_emptied(path: Path) -> None:
     "spoil",
     [
         *(_cut, _flip, _of_another_version, _writable_by_others, _a_link, _a_fifo, _of_another_user),
-        *(_from_another_machine, _secret_emptied),
+        *(_from_another_machine, _secret_emptied, _secret_for_all_to_read),
     ],
 )
 def test_what_is_corrupt_or_foreign_is_passed_over(
@@ -137,6 +142,60 @@ def test_what_is_corrupt_or_foreign_is_passed_over(
     parsed.clear()
     assert compiled(tmp_path / "cache") == first
     assert parsed
+
+
+def test_one_of_another_version_that_says_it_is_of_this_one_is_passed_over(
+    tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(caching, "__version__", "0.0.0")
+        compiled(tmp_path / "cache")
+    assert caching.__version__ != "0.0.0"
+    head, _, body = (tmp_path / "cache/rows").read_bytes().partition(b"\n")
+    words = head.split(b" ")
+    words[3] = caching._made_by().encode()
+    (tmp_path / "cache/rows").write_bytes(b" ".join(words) + b"\n" + body)
+    parsed.clear()
+    compiled(tmp_path / "cache")
+    assert parsed
+
+
+def test_a_user_without_a_home_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container under a number that /etc/passwd does not have."""
+
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert run(["validate", str(EXAMPLE), "--cache", str(tmp_path / "cache")]) == 0
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_state_directory_is_never_taken_from_where_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    compiled(tmp_path / "cache")
+    assert (tmp_path / "home/.local/state/tidegate/cache.key").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_secret_that_was_cut_short_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(path: Path, parts: Any) -> None:
+        path.touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(caching, "_create", cut)
+        with pytest.raises(KeyboardInterrupt):
+            compiled(tmp_path / "cache")
+    assert list((tmp_path / "state/tidegate").iterdir()) == []
+    compiled(tmp_path / "cache")
+    assert (tmp_path / "cache/rows").is_file()
 
 
 def entry(kind: str, **members: Any) -> dict[str, Any]:
@@ -195,6 +254,7 @@ GROUPS = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, CLIENTS, min_size=1, max_size=8), st.dictionaries(NAMES, GROUPS, min_size=1))
 def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
     for kind, rows in (("clients", clients), ("groups", groups)):

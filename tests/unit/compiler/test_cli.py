@@ -342,3 +342,16 @@ def test_a_full_disk_is_one_line_and_a_failure() -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "tidegate: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_changes_no_exit_status(tmp_path: Path, closed: str) -> None:
+    arguments = (sys.executable, EXAMPLE, str(tmp_path / "out"))
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -m tidegate_schema compile "$1" --out "$2" {closed}', *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tidegate_compiler.output import OutputError
 
 ONE = compiled(inventory(policies={"p": policy()})).files
 OTHER = compiled(inventory(clients=client("alice", 13), policies={"p": policy()})).files
+MORE = compiled(inventory(clients=client("alice", 13) | client("bob", 14), policies={"p": policy()})).files
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -99,6 +102,61 @@ def test_a_link_for_a_hosts_folder_is_replaced_not_followed(tmp_path: Path) -> N
     with pytest.raises(OutputError, match="symbolic link"):
         output.write(out, OTHER)
     assert (tmp_path / "moved/bob/wg0.conf").exists()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_what_stands_beside_a_file_is_replaced_and_not_written_into(tmp_path: Path, link: Any) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    out = tmp_path / "out"
+    output.write(out, ONE)
+    link(outside, out / "client/alice/wg0.conf.new")
+    output.write(out, OTHER)
+    assert outside.read_text() == "precious"
+    assert tree(out) == OTHER
+    os.mkfifo(out / "client/alice/wg0.conf.new")
+    output.write(out, ONE)
+    assert tree(out) == ONE
+
+
+def test_a_manifest_beside_the_right_one_goes(tmp_path: Path) -> None:
+    output.write(tmp_path, ONE)
+    (tmp_path / "manifest.json.new").write_bytes(OTHER["manifest.json"])
+    assert output.write(tmp_path, ONE).removed == ("manifest.json.new",)
+    assert tree(tmp_path) == ONE
+
+
+def test_two_runs_do_not_write_at_once(tmp_path: Path) -> None:
+    output.write(tmp_path, ONE)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(OutputError, match="another compile"):
+            output.write(tmp_path, OTHER)
+    finally:
+        os.close(other)
+    assert tree(tmp_path) == ONE
+    output.write(tmp_path, OTHER)
+    assert tree(tmp_path) == OTHER
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_compile_while_an_output_is_read_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    output.write(tmp_path, ONE)
+    real = output._host_files
+
+    def read(out: Path, kind: str, host: str) -> dict[str, bytes]:
+        if host == "bob":
+            output.write(tmp_path, MORE)
+            if not ends:
+                (tmp_path / output.INCOMPLETE).touch()
+        return real(out, kind, host)
+
+    monkeypatch.setattr(output, "_host_files", read)
+    with pytest.raises(OutputError, match="while it was read"):
+        output.read(tmp_path)
 
 
 @pytest.mark.parametrize("steps", range(24))

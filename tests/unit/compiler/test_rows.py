@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -145,6 +148,17 @@ def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None
     )
 
 
+def test_a_renamed_gateway_changes_no_clients_bundle() -> None:
+    renamed = {("uno" if name == "one" else name): one for name, one in LIKE["gateways"].items()}
+    clients = client("alice", 11, "uno", "two") | client("bob", 12, "two")
+    before = compiled(block_style(LIKE))
+    assert before is not None
+    after = compiled(block_style({**LIKE, "gateways": renamed, "clients": clients}), before)
+    assert after is not None
+    old, new = Rendered(before.fleet), Rendered(after.fleet)
+    assert differing(old, new) == [("gateway", "one"), ("gateway", "uno")] == differing(dict(old), dict(new))
+
+
 def test_an_unchanged_part_is_shared() -> None:
     """The other way round: of a change to one client, the others and their gateways' policies are the same values."""
     gateways = gateway("one") | gateway("two", "10.30.0.0/16")
@@ -174,6 +188,7 @@ def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None
     assert len([one for one in document["objects"] if one["kind"] == "policy"]) == 3
 
 
+@settings(deadline=None)
 @given(
     st.one_of(
         st.ip_addresses(v=4).map(lambda address: f"{address}/32"),
@@ -282,6 +297,81 @@ def test_a_large_check_beside_says_what_a_small_one_says(
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     assert pipeline.validate(tmp_path).diagnostics == small
     assert [one.code for one in small if one.is_error] == ["TG021"]
+
+
+@pytest.fixture
+def _two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "WORTH_IT", 1)
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+
+
+@pytest.mark.usefixtures("_two_processes")
+@pytest.mark.parametrize("refused", ["fork", "pipe"])
+def test_where_the_system_refuses_a_second_process_one_does_it(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse() -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = {path.name for path in Path("/proc/self/fd").iterdir()}
+    monkeypatch.setattr(os, refused, refuse)
+    assert parallel.each(lambda one: one * one, list(range(50)), lambda one: 1, "x") == [
+        one * one for one in range(50)
+    ]
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_a_parent_that_ignores_its_children_gets_all() -> None:
+    """As under a shell's `trap '' CHLD`: the system reaps the child, and nobody can ask how it ended."""
+    was = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert parallel.each(lambda one: one, list(range(50)), lambda one: 1, "x") == list(range(50))
+    finally:
+        signal.signal(signal.SIGCHLD, was)
+    assert children() == ""
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_an_interrupt_while_waiting_leaves_no_process_behind() -> None:
+    mine = os.getpid()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    was = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            parallel.each(
+                lambda one: one if os.getpid() == mine else time.sleep(5), [1, 2], lambda one: 1, "x"
+            )
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, was)
+    assert children() == ""
+
+
+ORPHAN = """
+import os, time
+from tidegate_compiler import parallel
+parallel.WORTH_IT, parallel._may_fork, mine = 1, lambda: True, os.getpid()
+def work(one):
+    if os.getpid() != mine:
+        print(os.getpid(), flush=True)
+    time.sleep(0.05 if os.getpid() != mine else 60)
+parallel.each(work, list(range(500)), lambda one: 1, "x")
+"""
+
+
+def test_a_second_process_works_for_no_dead_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    told, _ = parent.communicate(timeout=8)  # ends when the child has closed its end, too
+    assert set(told.split()) <= {str(child)}
+    assert len(told.split()) < 40
 
 
 def test_no_fork_beside_another_thread() -> None:
