@@ -3,8 +3,8 @@
 Only a directory that is absent, empty, or carries our manifest is ever written into, and only there is anything
 removed. Files whose bytes are right already are not touched. New bytes are first written beside the old ones,
 all of them, and then renamed in one go, under the mark `.incomplete`; an output that carries the mark may be a
-mixture of two runs, which `publish` refuses and the next `compile` mends. One run writes at a time. Nothing is synced to the disk: the output
-can be made again at any time, and `publish` checks what it signs.
+mixture of two runs, which `publish` refuses and the next `compile` mends. One run writes at a time. Nothing is
+synced to the disk: the output can be made again at any time, and `publish` checks what it signs.
 """
 
 from __future__ import annotations

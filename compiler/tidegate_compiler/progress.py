@@ -74,6 +74,7 @@ class Bar:
         if self._drawn is None:
             self._drawn = _rich(self._stream, self._environ)
             self._drawn.start()
+            self._drawn.console.show_cursor(True)  # which a run that is killed could not give back
         for task in self._drawn.task_ids:
             self._drawn.remove_task(task)
         count = "" if self._total is None else f"{self._done}/{self._total}"

@@ -12,6 +12,7 @@ from tidegate_compiler.networks import (
     SPECIAL,
     Covering,
     Points,
+    collapse,
     contains,
     inside,
     intersect,
@@ -115,13 +116,13 @@ def _special(inventory: Inventory) -> Iterator[Diagnostic]:
 
 def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
     prefixes = [prefix.value for prefix in inventory.overlay.prefixes]
+    if _are_well(inventory, [*collapse(prefixes, 4), *collapse(prefixes, 6)]):
+        return
     overlay = [
         (len(prefix.network_address.packed), shift, int(prefix.network_address) >> shift)
         for prefix in prefixes
         for shift in [prefix.max_prefixlen - prefix.prefixlen]
     ]
-    if _are_well(inventory, prefixes):
-        return
     first: dict[bytes, str] = {}
     for name, (_, addresses, _) in inventory.client_rows.items():
         for position, address in enumerate(addresses):
@@ -143,7 +144,10 @@ def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
 
 
 def _are_well(inventory: Inventory, overlay: list[Network]) -> bool:
-    """Tell whether all clients' addresses are beyond doubt different and inside the overlay: the good case, at once."""
+    """Tell whether all clients' addresses are different and inside the overlay, whose prefixes are disjoint.
+
+    The good case, at once.
+    """
     every = [address for _, addresses, _ in inventory.client_rows.values() for address in addresses]
     inside_overlay = 0
     for prefix in overlay:

@@ -188,7 +188,10 @@ class _Kind:
     def _is_new(self, name: str, where: Where) -> bool:
         if name not in self._rows:
             return True
-        first = self._made[name].where if name in self._made else self._sheet_of[name].where(name)
+        if name in self._made:
+            first = self._made[name].where
+        else:
+            first = next(sheet for sheet in self._sheets if name in sheet.content).where(name)
         message = f"{show(name)} is already in {first}; names are unique within {self._kind}"
         self._problems.append(Diagnostic(where, "TG018", message))
         return False

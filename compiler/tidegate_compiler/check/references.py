@@ -6,8 +6,30 @@ from collections.abc import Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
-from tidegate_compiler.diagnostics import Diagnostic, did_you_mean, show
+from tidegate_compiler.diagnostics import Diagnostic, Rough, did_you_mean, show
 from tidegate_compiler.model import ALL_CLIENTS, At, From, Group, Inventory, To
+
+_MOST_COMPARED = 100_000
+
+
+class _Hints:
+    """Suggests a known name for each wrong one, which takes a look at all that are known: until it has been enough.
+
+    A lost file of a large fleet leaves thousands of wrong names, and no two of its names would be far apart.
+    """
+
+    def __init__(self) -> None:
+        self._left = _MOST_COMPARED
+        self._given: dict[tuple[str, str], str] = {}
+
+    def of(self, word: str, kind: str, known: Mapping[str, Any]) -> str:
+        """Return a hint to the name of a kind that is meant, or nothing."""
+        if (kind, word) not in self._given:
+            if self._left <= 0:
+                return ""
+            self._left -= len(known)
+            self._given[kind, word] = did_you_mean(word, known)
+        return self._given[kind, word]
 
 
 def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
@@ -15,6 +37,7 @@ def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnosti
 
     `incomplete` names the kinds of which a file could not be read: what is missing there may be in that file.
     """
+    hints = _Hints()
     for reference, kind in _references(inventory):
         if kind in incomplete:
             continue
@@ -28,7 +51,10 @@ def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnosti
             )
             yield Diagnostic(reference.where, "TG034", message)
             continue
-        hint = did_you_mean(reference.value, known) or "; add it or correct the name"
+        if isinstance(reference.where, Rough):  # only a mark: the careful reader says where, and what
+            yield Diagnostic(reference.where, "TG030", "")
+            continue
+        hint = hints.of(reference.value, kind, known) or "; add it or correct the name"
         message = f"there is no {show(reference.value)} in {kind}{hint}"
         yield Diagnostic(reference.where, "TG030", message)
     for name, (_, not_before, expires) in inventory.group_rows.items():

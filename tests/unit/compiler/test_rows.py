@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from tidegate_compiler.pipeline import Compiled, compile_files, validate_files
 from tidegate_compiler.plan.hosts import Rendered, differing
 from universekit import universes
 
+# Modules whose names the package gives to their functions.
+reading, references = (import_module(f"tidegate_compiler.check.{name}") for name in ("read", "references"))
 SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 
 
@@ -297,6 +300,45 @@ def test_a_large_check_beside_says_what_a_small_one_says(
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     assert pipeline.validate(tmp_path).diagnostics == small
     assert [one.code for one in small if one.is_error] == ["TG021"]
+
+
+def test_a_lost_file_is_told_without_comparing_each_of_its_names_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a large fleet one such comparison takes a second, and a file holds hundreds of names."""
+    asked: list[str] = []
+
+    def hint(word: str, known: Mapping[str, Any]) -> str:
+        asked.append(word)
+        return "; did you mean it?"
+
+    monkeypatch.setattr(references, "did_you_mean", hint)
+    monkeypatch.setattr(references, "_MOST_COMPARED", 5)
+    lost = [f"lost-{number}" for number in range(9)]
+    groups = {"g": {"members": ["alice", *lost]}, "h": {"members": ["bob", *lost]}}
+    found = validate_files(
+        block_style({"groups": groups, "clients": client("alice", 11) | client("bob", 12)})
+    )
+    assert asked == lost[:3]
+    assert [(d.code, "mean it" in d.message) for d in found.diagnostics] == [
+        ("TG030", name in asked) for name in [*lost, *lost]
+    ]
+
+
+def test_names_that_stand_twice_are_found_without_looking_at_all_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[None] = []
+    real = reading._Kind._sheet_of.fget
+    monkeypatch.setattr(reading._Kind, "_sheet_of", property(lambda self: calls.append(None) or real(self)))
+    clients: dict[str, Any] = {}
+    for number in range(1, 40):
+        clients |= client(f"c{number}", number)
+    raw = block_style({"clients": clients})
+    raw["clients/more.yaml"] = raw["clients/all.yaml"]
+    found = validate_files(raw)
+    assert [d.code for d in found.diagnostics] == ["TG018"] * 39
+    assert len(calls) <= 1
 
 
 @pytest.fixture

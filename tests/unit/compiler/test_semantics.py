@@ -571,3 +571,11 @@ def test_a_name_stands_once_in_a_file_and_once_in_its_kind() -> None:
     assert "TG007" in codes(inventory() | {"groups/all.yaml": twice})
     once = inventory(groups={"g": {"members": ["alice"]}})
     assert "TG018" in codes(once | {"groups/more.yaml": once["groups/all.yaml"]})
+
+
+def test_an_address_outside_is_told_beside_overlapping_prefixes() -> None:
+    overlay = {"overlay": {"prefixes": ["10.64.0.0/16", "10.64.0.0/24"]}}
+    clients = client("alice", 11, families=(4,)) | client("bob", 12, families=(4,))
+    clients["bob"]["addresses"] = ["10.65.0.12/32"]
+    found = codes(inventory(overlay=overlay, clients=clients))
+    assert {"TG040", "TG049"} <= set(found)
