@@ -100,10 +100,11 @@ def _fields(old: Fields, new: Fields) -> Iterator[FieldChange]:
     for field in sorted({*old, *new}):
         before, after = old.get(field, ()), new.get(field, ())
         if before != after:
+            had, has = set(before), set(after)  # the largest group has half of all clients
             yield FieldChange(
                 field,
-                tuple(value for value in before if value not in after),
-                tuple(value for value in after if value not in before),
+                tuple(value for value in before if value not in has),
+                tuple(value for value in after if value not in had),
             )
 
 
