@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+import gitkit
 from docskit import ROOT
 
 CI = ROOT / "docs" / "ci"
@@ -54,23 +54,14 @@ class Runner:
         self.temp.mkdir()
         self.programs.mkdir()
         self.installed = directory / "installed"
-        self.program("tidegate", f'exec {shlex.quote(sys.executable)} -P -m tidegate_schema "$@"')
+        gitkit.tidegate(self.programs)
         # The release is pinned by the file and may not be published yet: the checkout stands in for it.
         self.program("pip", f'printf "%s\\n" "$*" >>{shlex.quote(str(self.installed))}')
-        who = {"NAME": "Somebody", "EMAIL": "somebody@example.net"}
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not re.match(r"GIT_|CI|GITHUB_|RUNNER_", k)},
-            **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()},
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_SYSTEM": os.devnull,
-            "HOME": str(directory),
-            "PATH": f"{self.programs}:{os.environ['PATH']}",
-        }
+        inherited = {k: v for k, v in os.environ.items() if not re.match(r"GIT_|CI|GITHUB_|RUNNER_", k)}
+        self.environment = gitkit.environment(directory, self.programs, "Somebody", inherited)
 
     def program(self, name: str, body: str) -> None:
-        path = self.programs / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        gitkit.program(self.programs, name, body)
 
     def run(self, words: Sequence[str], where: Path, env: Mapping[str, str] = {}) -> Ran:
         done = subprocess.run(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import gitkit
 from docskit import PAGES, ROOT, Fence, fences, shell_fences
 from tidegate_schema.keys import client_id, parse_public_key
 
@@ -26,18 +25,8 @@ class Desk:
         self.directory.mkdir()
         programs = directory / "bin"
         programs.mkdir()
-        program = programs / "tidegate"
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tidegate_schema "$@"\n')
-        program.chmod(0o755)
-        who = {"NAME": "An Admin", "EMAIL": "admin@example.net"}
-        self.environment = {
-            **os.environ,
-            **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()},
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_CONFIG_SYSTEM": os.devnull,
-            "HOME": str(directory),
-            "PATH": f"{programs}:{os.environ['PATH']}",
-        }
+        gitkit.tidegate(programs)
+        self.environment = gitkit.environment(directory, programs, "An Admin", os.environ)
         shutil.copytree(ROOT / "inventory", self.directory / "inventory")
         for command in (
             *("git init -q -b main", "git add inventory", "git commit -q -m Start"),
