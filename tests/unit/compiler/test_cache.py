@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pwd
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,19 +266,32 @@ def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
 
 
 def test_the_commands_take_it_and_deleting_it_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], parsed: list[str]
 ) -> None:
-    kept = ["--cache", str(tmp_path / "cache")]
-    out = str(tmp_path / "out")
-    said = []
-    for _ in range(2):
-        assert run(["validate", str(EXAMPLE), *kept]) == 0
-        assert run(["compile", str(EXAMPLE), "--out", out, *kept]) == 0
-        assert run(["plan", str(EXAMPLE), str(EXAMPLE), *kept]) == 0
-        said.append(capsys.readouterr().out.replace("0 unchanged", "").splitlines()[0])
-        assert (tmp_path / "cache/rows").is_file()
-        (tmp_path / "cache/rows").unlink()
-    assert said[0] == said[1]
+    fleet.generate(tmp_path / "fleet", 600)
+    root, cache = str(tmp_path / "fleet"), tmp_path / "cache"
+    other = shutil.copytree(root, tmp_path / "other")
+    policies = other / "policies/all.yaml"
+    policies.write_text(policies.read_text().replace("action: deny", "action: allow", 1))
+    commands = {
+        "validate": ["validate", root],
+        "compile": ["compile", root, "--out"],
+        "plan": ["plan", root, str(other)],
+    }
+    for name, command in commands.items():
+        told = []
+        for run_number in range(3):  # without any, with one, and after it was deleted
+            parsed.clear()
+            out = tmp_path / f"out-{run_number}"
+            status = run([*command, *([str(out)] if name == "compile" else []), "--cache", str(cache)])
+            tree = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+            told.append((status, *capsys.readouterr(), tree if name == "compile" else None))
+            assert bool(parsed) == (run_number != 1)
+            if run_number == 1:
+                (cache / "rows").unlink()
+        (cache / "rows").unlink()
+        assert told[0] == told[1] == told[2]
+        assert told[0][0] == (2 if name == "plan" else 0)
 
 
 def test_one_that_cannot_be_written_is_none(tmp_path: Path) -> None:
