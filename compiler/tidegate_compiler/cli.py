@@ -18,17 +18,16 @@ from tidegate_compiler.options import cache, cache_option
 from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.terminal import say as _print
-from tidegate_schema.cli import Failure, keep
+from tidegate_schema.cli import PATH, Failure, keep
 
 OK, PROBLEMS = 0, 1
-_FOLDER = click.Path(path_type=Path)
 
 
 @click.command(
     epilog="Examples: tidegate validate inventory; tidegate validate inventory --strict --at now; "
     "tidegate validate inventory --format sarif > tidegate.sarif"
 )
-@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.argument("inventory", metavar="INV", type=PATH)
 @click.option(
     "--format",
     "form",
@@ -87,10 +86,8 @@ def validate(
 
 
 @click.command("compile", epilog="Example: tidegate compile inventory --out out")
-@click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option(
-    "--out", metavar="DIR", type=_FOLDER, required=True, help="Absent, empty, or an earlier output."
-)
+@click.argument("inventory", metavar="INV", type=PATH)
+@click.option("--out", metavar="DIR", type=PATH, required=True, help="Absent, empty, or an earlier output.")
 @cache_option
 @_json
 def compile_(inventory: Path, out: Path, cache_directory: Path | None, as_json: bool) -> int:

@@ -8,17 +8,16 @@ import click
 
 from tidegate_compiler import scaffold
 from tidegate_compiler.terminal import say as _print
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 OK = 0
-_FOLDER = click.Path(path_type=Path)
 
 
 @click.command(
     epilog="Examples: tidegate init inventory && tidegate validate inventory; "
     "tidegate init inventory --ci gitlab --ci pre-commit"
 )
-@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.argument("directory", metavar="DIR", type=PATH)
 @click.option(
     "--ci",
     "judges",

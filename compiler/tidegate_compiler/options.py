@@ -13,7 +13,7 @@ import click
 from tidegate_compiler import fields, pipeline, progress, report
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
-from tidegate_schema.cli import Failure, keep
+from tidegate_schema.cli import PATH, Failure, keep
 
 if TYPE_CHECKING:
     from tidegate_compiler.cache import Cache
@@ -39,7 +39,7 @@ cache_option = click.option(
     "--cache",
     "cache_directory",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="TIDEGATE_CACHE",
     help="Keep there what was read of each file, so that the next run need not read it again. Deleting it changes "
     "nothing but time. Also from $TIDEGATE_CACHE.",

@@ -20,15 +20,14 @@ from tidegate_compiler.options import compiled as _compiled
 from tidegate_compiler.options import json_option as _json
 from tidegate_compiler.reach import Reach
 from tidegate_compiler.terminal import say as _print
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 OK, PROBLEMS, DENIED = 0, 1, 3
-_FOLDER = click.Path(path_type=Path)
 
 
 @click.command(epilog="Example: tidegate test inventory --junit report.xml --require-coverage")
-@click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.option("--junit", "junit_file", metavar="FILE", type=_FOLDER, help="Write a JUnit XML report, too.")
+@click.argument("inventory", metavar="INV", type=PATH)
+@click.option("--junit", "junit_file", metavar="FILE", type=PATH, help="Write a JUnit XML report, too.")
 @click.option("--require-coverage", is_flag=True, help="Fail when a policy decides no test.")
 @_at
 @_json
@@ -52,8 +51,8 @@ def test(
 
 
 @click.command(epilog="Example: tidegate compile inventory --out out && tidegate verify inventory out")
-@click.argument("inventory", metavar="INV", type=_FOLDER)
-@click.argument("out", metavar="OUT", type=_FOLDER)
+@click.argument("inventory", metavar="INV", type=PATH)
+@click.argument("out", metavar="OUT", type=PATH)
 @_json
 def verify(inventory: Path, out: Path, as_json: bool) -> int:
     """Prove that a compile output says what its inventory says, by a reader that shares no code with the compiler.
@@ -75,7 +74,7 @@ def verify(inventory: Path, out: Path, as_json: bool) -> int:
     epilog="Examples: tidegate explain inventory alice-laptop 10.20.0.80 tcp/8080; "
     "tidegate explain inventory alice-laptop fd20::80 icmp --at 2027-01-31"
 )
-@click.argument("inventory", metavar="INV", type=_FOLDER)
+@click.argument("inventory", metavar="INV", type=PATH)
 @click.argument("client")
 @click.argument("destination", metavar="DEST")
 @click.argument("port", metavar="PROTO/PORT")

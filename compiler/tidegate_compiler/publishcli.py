@@ -18,10 +18,9 @@ from tidegate_compiler.plan.options import limit_option
 from tidegate_compiler.terminal import print_table
 from tidegate_compiler.terminal import say as _print
 from tidegate_schema import release
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 OK = 0
-_FOLDER = click.Path(path_type=Path)
 _KEY_MAX_BYTES = 1 << 16
 _DAY = 86400
 
@@ -38,11 +37,11 @@ def _duration(_: click.Context, __: click.Parameter, value: str) -> int:
 @click.command(
     epilog="Example: tidegate publish out --to /srv/bundles --key keys/signing.key --source $(git rev-parse HEAD)"
 )
-@click.argument("out", metavar="OUT", type=_FOLDER)
+@click.argument("out", metavar="OUT", type=PATH)
 @click.option(
-    "--to", "target", metavar="TARGET", type=_FOLDER, required=True, help="A directory, local or mounted."
+    "--to", "target", metavar="TARGET", type=PATH, required=True, help="A directory, local or mounted."
 )
-@click.option("--key", metavar="KEY", type=_FOLDER, required=True, help="The private signing key.")
+@click.option("--key", metavar="KEY", type=PATH, required=True, help="The private signing key.")
 @click.option(
     "--valid-for",
     metavar="TIME",
@@ -126,7 +125,7 @@ def keys() -> None:
 
 
 @keys.command("init", short_help="Make a signing key.", epilog="Example: tidegate keys init keys")
-@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.argument("directory", metavar="DIR", type=PATH)
 @_json
 def keys_init(directory: Path, as_json: bool) -> int:
     """Make an ed25519 signing key: DIR/signing.key (0600) and DIR/signing.pub. Never overwrites."""

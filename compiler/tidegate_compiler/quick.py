@@ -25,9 +25,8 @@ Objects: TypeAlias = Mapping[str, Mapping[str, Any]]
 KINDS = frozenset({"gateways", "clients", "groups", "resources", "policies"})
 _COMMENT = re.compile(r"(?:^|(?<=[ \n]))#[^\n]*")
 _SINGLE_QUOTED = re.compile(r"'[^'\"\s]*'")
-_NOT_SIMPLE = re.compile(
-    r"[\s\\'\0]"
-)  # what a quoted string of an inventory never has; \0 is a single-quoted one
+# What a quoted string of an inventory never has; \0 is a single-quoted one.
+_NOT_SIMPLE = re.compile(r"[\s\\'\0]")
 _MARK = "\0"  # stands for a quoted string; no text has one of its own
 # A separator apart from its key: behind a quoted one it needs no space after it, so that counting would miss it, and
 # at the beginning of a line parsers differ. Two colons begin an address, which is no separator.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
 from tidegate_schema import jsonfile
-from tidegate_schema.wgquick import KEYLESS_POSTUP
+from tidegate_schema.wgquick import KEYLESS_POSTUP, Peer
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,11 +25,13 @@ _BETWEEN = '","'
 def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
     """Return every file of the output by its path relative to it."""
     files = {MANIFEST: jsonfile.canonical(_manifest(fleet, inventory_digest))}
-    known: dict[int, tuple[str, str]] = {}  # by the identity of the peers, which clients alike share
+    known: dict[
+        int, tuple[str, str]
+    ] = {}  # by identity: clients alike share their peers, and hashing them costs
     for client in fleet.clients.values():
         around = known.get(id(client.peers))
         if around is None:
-            around = known[id(client.peers)] = _around_addresses(client)
+            around = known[id(client.peers)] = _around_addresses(client.peers)
         text = ", ".join(client.addresses).join(around)
         files[f"client/{client.name}/wg0.conf"] = text.encode("ascii")
     for gateway in fleet.gateways.values():
@@ -40,7 +42,7 @@ def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
 
 def of_client(client: ClientHost) -> dict[str, bytes]:
     """Return the files of a client's bundle."""
-    return {"wg0.conf": ", ".join(client.addresses).join(_around_addresses(client)).encode("ascii")}
+    return {"wg0.conf": ", ".join(client.addresses).join(_around_addresses(client.peers)).encode("ascii")}
 
 
 def of_gateway(gateway: GatewayHost) -> dict[str, bytes]:
@@ -51,15 +53,14 @@ def of_gateway(gateway: GatewayHost) -> dict[str, bytes]:
     return files
 
 
-def _around_addresses(client: ClientHost) -> tuple[str, str]:
-    """Return what stands before and after a client's addresses: the same for all clients with the same peers.
+@functools.lru_cache(maxsize=4096)
+def _around_addresses(peers: tuple[tuple[str, Peer], ...]) -> tuple[str, str]:
+    """Return what stands before and after the addresses of a client with these peers.
 
     Every value in it comes from a parsed key, address or endpoint, never from text.
     """
     mark = "\0"
-    text = _template().render(
-        addresses=[mark], postup=KEYLESS_POSTUP, peers=[peer for _, peer in client.peers]
-    )
+    text = _template().render(addresses=[mark], postup=KEYLESS_POSTUP, peers=[peer for _, peer in peers])
     before, after = text.split(mark)
     return before, after
 

@@ -22,6 +22,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +31,8 @@ from click.shell_completion import CompletionItem
 from tidegate_schema import __version__
 
 EXIT_USAGE = 64
+PATH = click.Path(path_type=Path)
+"""The type of an argument or option that names a file or directory, which need not be there."""
 
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     # name: (module:attribute, the extra that installs what it needs, one-line help)

@@ -16,7 +16,7 @@ from tidegate_compiler.diagnostics import did_you_mean, show
 from tidegate_compiler.options import at_option, compiled, json_option
 from tidegate_compiler.reach import Reach
 from tidegate_compiler.terminal import chosen_format, is_terminal, print_table, say, width
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 OK = 0
 
@@ -25,7 +25,7 @@ OK = 0
     epilog="Examples: tidegate access inventory; tidegate access inventory --resource prod-db --at now; "
     "tidegate access inventory --format svg > access.svg"
 )
-@click.argument("inventory", metavar="INV", type=click.Path(path_type=Path))
+@click.argument("inventory", metavar="INV", type=PATH)
 @click.option("--client", "clients", metavar="NAME", multiple=True, help="Only this client; may be repeated.")
 @click.option(
     "--resource", "resources", metavar="NAME", multiple=True, help="Only this one; may be repeated."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from tidegate_compiler import fields, sheets
@@ -172,7 +173,7 @@ class _Kind:
         for name, item in _objects(document, self._problems, self._told):
             made = _READERS[self._kind](
                 name, item
-            )  # of one that does not count, too: for the problems inside it
+            )  # also one that does not count, for the problems inside it
             if self._is_new(name, item.where):
                 self._made[name] = made
                 self._rows[name] = made.row if self._kind in sheets.KINDS else None
@@ -196,25 +197,20 @@ class _Kind:
         self._problems.append(Diagnostic(where, "TG018", message))
         return False
 
-    @property
+    @cached_property
     def _sheet_of(self) -> dict[str, QuickDocument]:
+        """Return where each name's row stands; asked for only when all documents are added."""
         return {name: sheet for sheet in reversed(self._sheets) for name in sheet.content}
 
     def objects(self) -> Mapping[str, Any]:
         """Return them by name, in order of name."""
         if self._kind not in sheets.KINDS:
             return dict(sorted(self._made.items()))
-        sheet_of: dict[str, QuickDocument] = {}
-        make, told = sheets.MAKERS[self._kind], self._told
+        return Lazily(dict(sorted(self._rows.items())), self._make, self._made)
 
-        def made(name: str) -> Any:
-            if not sheet_of:
-                sheet_of.update(self._sheet_of)
-            where = sheet_of[name].where(name)
-            return make(name, rows[name], where, Rough.of(where, told))
-
-        rows = dict(sorted(self._rows.items()))
-        return Lazily(rows, made, self._made)
+    def _make(self, name: str) -> Any:
+        where = self._sheet_of[name].where(name)
+        return sheets.MAKERS[self._kind](name, self._rows[name], where, Rough.of(where, self._told))
 
 
 def _objects(

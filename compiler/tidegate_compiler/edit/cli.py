@@ -17,12 +17,12 @@ from tidegate_compiler.edit.edges import OK, PROBLEMS, place, read, store_change
 from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.edit.form import form
 from tidegate_compiler.edit.importcli import import_
-from tidegate_compiler.edit.options import PATH, default_root, dry_run_option, inventory_option
+from tidegate_compiler.edit.options import default_root, dry_run_option, inventory_option
 from tidegate_compiler.edit.survey import KINDS, survey
 from tidegate_compiler.load import load
 from tidegate_compiler.options import json_option
 from tidegate_compiler.terminal import say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 
 @click.group()

@@ -12,10 +12,10 @@ from tidegate_compiler.edit import store, wgimport
 from tidegate_compiler.edit.change import Change, EditError
 from tidegate_compiler.edit.edges import OK, PROBLEMS, store_change
 from tidegate_compiler.edit.imported import Given
-from tidegate_compiler.edit.options import PATH, as_written, many, many_pairs, reads
+from tidegate_compiler.edit.options import as_written, many, many_pairs, reads
 from tidegate_compiler.model import Network
 from tidegate_compiler.terminal import say
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
 
 @click.command(

@@ -10,9 +10,8 @@ import click
 
 from tidegate_compiler import fields, files
 from tidegate_compiler.diagnostics import BAD_KEY, show, show_refused
-from tidegate_schema.cli import Failure
+from tidegate_schema.cli import PATH, Failure
 
-PATH = click.Path(path_type=Path)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 

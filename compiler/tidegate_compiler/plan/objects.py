@@ -75,9 +75,7 @@ def _values(inventory: Inventory, kind: str) -> Mapping[str, Any]:
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
     """Return the names of what is not beyond doubt the same, or on one side only: the only ones to look at closely."""
-    return {
-        name for name in old if name not in new or (old[name] is not new[name] and old[name] != new[name])
-    } | {name for name in new if name not in old}
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def _of_kind(kind: str, old: Mapping[str, _Object], new: Mapping[str, _Object]) -> Iterator[ObjectChange]:

@@ -280,8 +280,8 @@ def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> N
 
     with parallel.beside(work, True) as found:
         assert (found() == mine) == bool(ends)
-    with pytest.raises(ValueError), parallel.beside(work, True):  # noqa: PT011 - our own, from nowhere else
-        raise ValueError
+    with pytest.raises(ValueError, match="in between"), parallel.beside(work, True):
+        raise ValueError("in between")
     with parallel.beside(work, False) as found:
         assert found() == mine
     assert children() == ""
@@ -329,8 +329,9 @@ def test_names_that_stand_twice_are_found_without_looking_at_all_for_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[None] = []
-    real = reading._Kind._sheet_of.fget
-    monkeypatch.setattr(reading._Kind, "_sheet_of", property(lambda self: calls.append(None) or real(self)))
+    kept = reading._Kind._sheet_of
+    real = kept.func
+    monkeypatch.setattr(kept, "func", lambda self: calls.append(None) or real(self))
     clients: dict[str, Any] = {}
     for number in range(1, 40):
         clients |= client(f"c{number}", number)
