@@ -13,14 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate_compiler import files, output
-from tidegate_compiler.check import Checked, check
+from tidegate_compiler import files, output, parallel
+from tidegate_compiler.check import Checked, check, known
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.progress import stage
 from tidegate_compiler.render import render
-from tidegate_compiler.resolve import Fleet, resolve
+from tidegate_compiler.resolve import Fleet
 
 if TYPE_CHECKING:
     from tidegate_compiler.cache import Cache
@@ -33,19 +33,18 @@ class Compiled:
     inventory: Inventory
     fleet: Fleet
     digest: str
-    documents: Documents
     diagnostics: tuple[Diagnostic, ...]
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
         """Return the files that the hosts are sent, by path."""
-        with _without_collector():
+        with without_collector():
             stage("rendering")
             return render(self.fleet, self.digest)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Spare Python's cycle collector a walk over millions of values that all stay, again and again as they grow."""
     was_on = gc.isenabled()
     gc.disable()
@@ -65,7 +64,7 @@ def validate_files(
     cache: Cache | None = None,
 ) -> Checked:
     """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for the others."""
-    with _without_collector():
+    with without_collector():
         documents, problems = load(content, careful, like, cache)
         while True:
             stage("checking")
@@ -82,22 +81,42 @@ def validate_files(
 
 
 def compile_files(
-    content: Mapping[str, bytes],
-    unreadable: list[Diagnostic] | None = None,
-    like: Compiled | None = None,
-    cache: Cache | None = None,
+    content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, cache: Cache | None = None
 ) -> Compiled | Checked:
-    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors.
+    """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
+    return _compiled(content, validate_files(content, unreadable, cache=cache))
 
-    What it shares with `like`, another one that is compiled already, is not made again.
+
+def compile_both(
+    old: tuple[Mapping[str, bytes], list[Diagnostic]],
+    new: tuple[Mapping[str, bytes], list[Diagnostic]],
+    cache: Cache | None = None,
+) -> tuple[Compiled | Checked, Compiled | Checked]:
+    """Compile two inventories, each as `files.read` returns it; what is the same in both is made once.
+
+    Of the old one only errors are told.
     """
-    checked = validate_files(content, unreadable, like=like.documents if like else (), cache=cache)
+    with without_collector():
+        documents, problems = load(old[0], cache=cache)
+
+        def is_right() -> bool:
+            found = check(documents, [*old[1], *problems], old[0], with_warnings=False)
+            return found.inventory is not None
+
+        with parallel.beside(is_right, sum(map(len, old[0].values())) >= parallel.WORTH_IT) as old_is_right:
+            after = validate_files(*new, like=documents, cache=cache)
+            before = known(documents) if old_is_right() else validate_files(*old, cache=cache)
+        first = _compiled(old[0], before)
+        return first, _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
+
+
+def _compiled(
+    content: Mapping[str, bytes], checked: Checked, like: Fleet | None = None
+) -> Compiled | Checked:
     if checked.inventory is None:
         return checked
-    with _without_collector():
-        stage("resolving")
-        fleet = resolve(checked.inventory, checked.grants, like.fleet if like else None)
-    return Compiled(checked.inventory, fleet, files.digest(content), checked.documents, checked.diagnostics)
+    fleet = Fleet(checked.inventory, checked.grants, like)
+    return Compiled(checked.inventory, fleet, files.digest(content), checked.diagnostics)
 
 
 def validate(

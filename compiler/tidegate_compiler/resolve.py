@@ -13,13 +13,14 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv6Address
 from operator import attrgetter
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import Any, NamedTuple, TypeAlias
 
 from tidegate_compiler.grants import Grant, Ports, grants
-from tidegate_compiler.model import VERSIONS, ClientRow, Gateway, Inventory, Network
+from tidegate_compiler.model import VERSIONS, ClientRow, Gateway, Inventory, Lazily, Network
 from tidegate_compiler.networks import Covering, Points, collapse, intersect, sort_key
 from tidegate_compiler.times import Window
 from tidegate_schema.keys import client_id
@@ -49,87 +50,158 @@ class ClientHost(NamedTuple):
         return frozenset([6 if ":" in address else 4 for address in self.addresses])
 
 
-@dataclass(frozen=True)
-class GatewayHost:
-    """A gateway's bundle as values: its clients by ID, and the document of policy.json, or None."""
-
-    name: str
-    peers: tuple[ClientHost, ...]
-    policy: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Every host of an inventory, in order of name; `made` is how it came about."""
-
-    name: str
-    clients: Mapping[str, ClientHost]
-    gateways: Mapping[str, GatewayHost]
-    made: _Made
-
-
 _Class: TypeAlias = tuple[tuple[str, ...], tuple[int, ...]]
 """What decides a client's peers: its gateways, and the lengths of its addresses."""
 
 
 @dataclass(frozen=True)
-class _Made:
-    """What a fleet was made of, so that the next one can share what is the same."""
+class GatewayHost:
+    """A gateway's bundle as values, made when somebody asks for them; `members` are the names of its clients."""
 
-    inventory: Inventory
-    peers: Mapping[_Class, tuple[tuple[str, Peer], ...]]
-    of_gateway: Mapping[str, list[ClientHost]]
-    policies: _Policies
+    name: str
+    members: tuple[str, ...]
+    _fleet: Fleet
+
+    @cached_property
+    def peers(self) -> tuple[ClientHost, ...]:
+        """Return its clients, in order of their IDs."""
+        return tuple(sorted(map(self._fleet.clients.__getitem__, self.members), key=attrgetter("client_id")))
+
+    @property
+    def policy(self) -> Mapping[str, Any] | None:
+        """Return the document of policy.json, or None where the inventory has no policies at all."""
+        return self._fleet.policy(self.name)
 
 
-def resolve(
-    inventory: Inventory, every_grant: tuple[Grant, ...] | None = None, like: Fleet | None = None
-) -> Fleet:
-    """Return the fleet of an inventory in which `check` found no error.
+class Fleet:
+    """Every host of an inventory in which `check` found no error, in order of name, made when somebody asks for it.
 
-    `every_grant`, if known, is `grants` of it. What is the same in `like`, another fleet, is shared with it: the same
-    values, at less cost.
+    Whatever is the same in `like`, another fleet, is the same value here, at less cost.
     """
-    clients, peers = _client_hosts(inventory, like)
-    of_gateway: dict[str, list[ClientHost]] = {name: [] for name in inventory.gateways}
-    for name, (_, _, gateways) in inventory.client_rows.items():
-        for gateway_name in gateways:
-            of_gateway[gateway_name].append(clients[name])
-    policies = _Policies(
-        grants(inventory) if every_grant is None else every_grant, like.made.policies if like else None
-    )
-    hosts = {}
-    for gateway in inventory.gateways.values():
-        mine = of_gateway[gateway.name]
-        has_same = like is not None and like.made.of_gateway.get(gateway.name) == mine
-        same = like.gateways[gateway.name] if like and has_same else None
-        in_order = same.peers if same else tuple(sorted(mine, key=attrgetter("client_id")))
-        policy = policies.of(gateway, mine, same.policy if same else None) if inventory.has_policy else None
-        hosts[gateway.name] = GatewayHost(gateway.name, in_order, policy)
-    return Fleet(inventory.overlay.fleet, clients, hosts, _Made(inventory, peers, of_gateway, policies))
 
+    def __init__(
+        self, inventory: Inventory, every_grant: tuple[Grant, ...] | None = None, like: Fleet | None = None
+    ) -> None:
+        """Hold an inventory; `every_grant`, if known, is `grants` of it."""
+        self.inventory = inventory
+        self.like = like
+        self.clients: Mapping[str, ClientHost] = Lazily(inventory.client_rows, self._client, {})
+        self.gateways: Mapping[str, GatewayHost] = Lazily(inventory.gateways, self._gateway, {})
+        self._policies: _Policies = _Policies(
+            inventory,
+            grants(inventory) if every_grant is None else every_grant,
+            like._policies if like else None,
+        )
+        self._peers: dict[_Class, tuple[tuple[str, Peer], ...]] = {}
+        self._documents: dict[str, Mapping[str, Any] | None] = {}
 
-def _client_hosts(
-    inventory: Inventory, like: Fleet | None
-) -> tuple[dict[str, ClientHost], dict[_Class, tuple[tuple[str, Peer], ...]]]:
-    known: dict[_Class, tuple[tuple[str, Peer], ...]] = {}
-    before: Mapping[str, ClientRow] = like.made.inventory.client_rows if like else {}
-    hosts = {}
-    for name, row in inventory.client_rows.items():
-        key, addresses, gateways = row
+    @property
+    def name(self) -> str:
+        """Return the fleet's name."""
+        return self.inventory.overlay.fleet
+
+    @cached_property
+    def changed_clients(self) -> Set[str]:
+        """Return the clients that are not beyond doubt the same in `like`, whichever of both has them."""
+        if self.like is None:
+            return self.inventory.client_rows.keys()
+        old, new = self.like.inventory, self.inventory
+        gateways = {
+            name
+            for name in old.gateways.keys() | new.gateways.keys()
+            if not _is_same_peer(old.gateways.get(name), new.gateways.get(name))
+        }
+        moved = {name for name, row in new.client_rows.items() if old.client_rows.get(name) != row}
+        moved |= old.client_rows.keys() - new.client_rows.keys()
+        if gateways:
+            moved |= {name for name, (_, _, own) in new.client_rows.items() if not gateways.isdisjoint(own)}
+        return moved
+
+    @cached_property
+    def changed_gateways(self) -> Set[str]:
+        """Return the gateways that are not beyond doubt the same in `like`, whichever of both has them."""
+        if self.like is None or self.like.inventory.has_policy != self.inventory.has_policy:
+            return self.gateways.keys() | (self.like.gateways.keys() if self.like else set())
+        old, new = self.like.inventory, self.inventory
+        moved = {
+            gateway
+            for client in self.changed_clients
+            for inventory in (old, new)
+            for gateway in inventory.client_rows.get(client, NO_CLIENT)[2]
+        }
+        moved |= {
+            name
+            for name in old.gateways.keys() | new.gateways.keys()
+            if not _is_same_peer(old.gateways.get(name), new.gateways.get(name))
+        }
+        if self.inventory.has_policy:
+            moved |= {
+                one.name
+                for one in new.gateways.values()
+                if one.name not in moved and not self._policies.are_alike(one)
+            }
+        return moved
+
+    def policy(self, gateway: str) -> Mapping[str, Any] | None:
+        """Return a gateway's policy document, the same at every call; None where there are no policies at all."""
+        if not self.inventory.has_policy:
+            return None
+        if gateway not in self._documents:
+            if self.like is not None and gateway not in self.changed_gateways:
+                self._documents[gateway] = self.like.policy(gateway)
+            else:
+                self._documents[gateway] = self._policies.of(
+                    self.inventory.gateways[gateway], self._members[gateway], self.ids
+                )
+        return self._documents[gateway]
+
+    @cached_property
+    def ids(self) -> Mapping[str, str]:
+        """Return every client's ID by its name."""
+        rows = self.inventory.client_rows
+        if self.like is None:
+            return {name: client_id(key) for name, (key, _, _) in rows.items()}
+        known, changed = self.like.ids, self.changed_clients
+        return {name: client_id(row[0]) if name in changed else known[name] for name, row in rows.items()}
+
+    @cached_property
+    def _members(self) -> Mapping[str, list[str]]:
+        members: dict[str, list[str]] = {name: [] for name in self.inventory.gateways}
+        for name, (_, _, gateways) in self.inventory.client_rows.items():
+            for gateway in gateways:
+                members[gateway].append(name)
+        return members
+
+    def _gateway(self, name: str) -> GatewayHost:
+        return GatewayHost(name, tuple(self._members[name]), self)
+
+    def _client(self, name: str) -> ClientHost:
+        if self.like is not None and name not in self.changed_clients:
+            return self.like.clients[name]
+        key, addresses, gateways = self.inventory.client_rows[name]
         families = tuple(map(len, addresses))
-        peers = known.get((gateways, families))
+        peers = self._peers.get((gateways, families))
         if peers is None:
-            peers = _peers(gateways, {VERSIONS[length] for length in families}, inventory)
-            shared = like.made.peers.get((gateways, families)) if like else None
-            peers = known[gateways, families] = shared if shared == peers and shared is not None else peers
-        if like and before.get(name) == row and like.clients[name].peers is peers:
-            hosts[name] = like.clients[name]
-            continue
+            peers = _peers(gateways, {VERSIONS[length] for length in families}, self.inventory)
+            self._peers[gateways, families] = peers
         in_order = addresses if families in _IN_ORDER else sorted(addresses, key=_by_family)
-        own = tuple([_prefix(address) for address in in_order])
-        hosts[name] = ClientHost(name, client_id(key), _text(key), own, peers)
-    return hosts, known
+        return ClientHost(name, self.ids[name], _text(key), tuple(map(_prefix, in_order)), peers)
+
+
+NO_CLIENT: ClientRow = (b"", (), ())
+
+
+def _is_same_peer(one: Gateway | None, other: Gateway | None) -> bool:
+    """Tell whether a gateway is the same to its clients, and has the same networks."""
+    if one is None or other is None:
+        return False
+    return (
+        one.public_key.value == other.public_key.value
+        and one.endpoint is not None
+        and other.endpoint is not None
+        and one.endpoint.value == other.endpoint.value
+        and one.network_set == other.network_set
+    )
 
 
 def _by_family(address: bytes) -> tuple[int, bytes]:
@@ -228,17 +300,20 @@ _Clipped: TypeAlias = list[tuple[Grant, Mapping[int, Mapping[Ports, tuple[Networ
 class _Policies:
     """Makes each gateway's policy document; what depends on its networks alone is made once for all that share them."""
 
-    def __init__(self, every_grant: tuple[Grant, ...], like: _Policies | None = None) -> None:
+    def __init__(
+        self, inventory: Inventory, every_grant: tuple[Grant, ...], like: _Policies | None = None
+    ) -> None:
+        self._rows = inventory.client_rows
         self._reaching = _Reaching(every_grant)
         self._clipped: dict[frozenset[Network], _Clipped] = {}
         self._like = like
         self._named = {grant.policy: grant for grant in every_grant}
         self._alike: dict[str, bool] = {}
 
-    def _are_alike(self, gateway: Gateway) -> bool:
+    def are_alike(self, gateway: Gateway) -> bool:
         """Tell whether the same grants, saying the same, reach a gateway's networks here and in the other ones.
 
-        Both have the same clients with the same peers, so the networks are the same as far as these have addresses.
+        The other ones' gateway of that name must have the same networks.
         """
         if self._like is None:
             return False
@@ -257,30 +332,26 @@ class _Policies:
             )
         return self._alike[policy]
 
-    def of(
-        self, gateway: Gateway, clients: Iterable[ClientHost], known: Mapping[str, Any] | None
-    ) -> Mapping[str, Any]:
-        """Return the document about a gateway's clients; `known` is what it is in the other ones about the same."""
-        if known is not None and self._are_alike(gateway):
-            return known
+    def of(self, gateway: Gateway, members: Iterable[str], ids: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return the document about a gateway's clients, which are given by name."""
         rules: dict[_Rule, int] = {}
         rights: dict[str, set[int]] = {}
-        ours = {client.name: client for client in clients}
+        families = {name: tuple(map(len, self._rows[name][1])) for name in members}
         for grant, clipped in self._of(gateway.network_set):
-            made: dict[tuple[frozenset[int], tuple[Window, ...]], list[int]] = {}  # by whom they are for
-            for name in grant.clients.keys() & ours.keys():
-                alike = (ours[name].families, grant.clients[name])
+            made: dict[tuple[tuple[int, ...], tuple[Window, ...]], list[int]] = {}  # by whom they are for
+            for name in grant.clients.keys() & families.keys():
+                alike = (families[name], grant.clients[name])
                 if alike not in made:
                     made[alike] = [
                         rules.setdefault(
                             _Rule(grant.policy, grant.action, prefixes, ports, window), len(rules)
                         )
-                        for family in alike[0]
+                        for family in {VERSIONS[length] for length in alike[0]}
                         for ports, prefixes in clipped[family].items()
                         for window in alike[1]
                     ]
                 rights.setdefault(name, set()).update(made[alike])
-        return _document(rules, {ours[name].client_id: found for name, found in rights.items() if found})
+        return _document(rules, {ids[name]: found for name, found in rights.items() if found})
 
     def _of(self, networks: frozenset[Network]) -> _Clipped:
         if networks not in self._clipped:

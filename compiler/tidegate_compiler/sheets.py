@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
+from itertools import repeat
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, TypeAlias
 
@@ -92,7 +93,7 @@ def group(name: str, row: GroupRow, where: Where, rough: Where) -> Group:
     return Group(
         name,
         where,
-        tuple(At(member, rough) for member in members),
+        tuple(map(At, members, repeat(rough))),  # the largest group has half of all clients
         {member: At(time, rough) for member, time in not_before.items()},
         {member: At(time, rough) for member, time in expires.items()},
     )

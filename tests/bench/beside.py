@@ -56,7 +56,7 @@ def _peers(scratch: Path, rounds: int, hosts: int) -> list[Row]:
 
     def ours_rendering() -> None:
         # `ours` less what wg-meshconf has no counterpart of: reading YAML and checking it.
-        render.render(resolve.resolve(inventory), "")
+        render.render(resolve.Fleet(inventory), "")
 
     for task in (ours, theirs):
         task()

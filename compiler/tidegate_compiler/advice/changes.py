@@ -16,7 +16,7 @@ from tidegate_compiler.grants import both_ports
 from tidegate_compiler.judge import Packet, court, judge
 from tidegate_compiler.model import At, Client, From, Inventory, Network, Policy, Resource, To
 from tidegate_compiler.networks import inside
-from tidegate_compiler.resolve import resolve
+from tidegate_compiler.resolve import Fleet
 from tidegate_compiler.times import format_instant
 
 _NAME_CHARS = 63
@@ -50,7 +50,7 @@ def proven(change: Change, asked: Packet) -> bool:
     """Tell whether the changed inventory allows the packet; of the gateways, only the client's are compiled."""
     after = change.after
     used = {at.value: after.gateways[at.value] for at in after.clients[asked.client].gateways}
-    return judge(court(resolve(replace(after, gateways=used))), asked).allow
+    return judge(court(Fleet(replace(after, gateways=used))), asked).allow
 
 
 def without(inventory: Inventory, policies: set[str]) -> Inventory:

@@ -17,7 +17,7 @@ from tidegate_compiler.grants import Grant, grants
 from tidegate_compiler.load import Document, Documents
 from tidegate_compiler.model import Inventory
 
-__all__ = ["Checked", "check"]
+__all__ = ["Checked", "check", "known"]
 
 _LARGE = 20_000  # clients; a fork costs as much as a look at some thousand
 
@@ -26,15 +26,14 @@ _LARGE = 20_000  # clients; a fork costs as much as a look at some thousand
 class Checked:
     """What came out: the inventory when it has no error, and every diagnostic in order of place.
 
-    `rough` names the files that have to be read carefully before the diagnostics may be shown; `grants` and
-    `documents` are the inventory's.
+    `rough` names the files that have to be read carefully before the diagnostics may be shown; `grants` are the
+    inventory's.
     """
 
     inventory: Inventory | None
     diagnostics: tuple[Diagnostic, ...]
     rough: frozenset[str] = frozenset()
     grants: tuple[Grant, ...] = ()
-    documents: Documents = ()
 
 
 def check(
@@ -42,10 +41,12 @@ def check(
     earlier: list[Diagnostic],
     files: Mapping[str, bytes],
     at: int | None = None,
+    with_warnings: bool = True,
 ) -> Checked:
     """Judge an inventory. `earlier` are the problems of reading and loading; `at` a Unix second, or None.
 
-    With `at`, what has expired by then is reported too; without it, no clock plays any part.
+    With `at`, what has expired by then is reported too; without it, no clock plays any part. Without warnings, those
+    that need a comparison of all policies are spared, and so are `grants`.
     """
     problems = [*earlier, *missing_overlay(documents, files)]
     unread: list[Unread] = []
@@ -67,7 +68,7 @@ def check(
         lambda: not any(True for _ in addresses(inventory, incomplete)), is_large
     ) as are_clean:
         problems.extend(policies(inventory))
-        every_grant = () if has_errors(problems) else grants(inventory)
+        every_grant = grants(inventory) if with_warnings and not has_errors(problems) else ()
         compared = list(comparisons(inventory, every_grant))
         if not are_clean():
             problems.extend(addresses(inventory, incomplete))
@@ -79,7 +80,13 @@ def check(
     if told:
         return Checked(None, (), frozenset(told))
     told_once = tuple(sorted(set(problems)))
-    return Checked(inventory if sound else None, told_once, grants=every_grant, documents=documents)
+    return Checked(inventory if sound else None, told_once, grants=every_grant)
+
+
+def known(documents: Documents) -> Checked:
+    """Return what `check` does of documents that are known to have no error, without warnings."""
+    inventory = read(documents, [], set())
+    return Checked(inventory, (), grants=grants(inventory))
 
 
 def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:

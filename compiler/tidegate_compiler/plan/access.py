@@ -9,7 +9,7 @@ never changes that. Clients with the same rights before and the same rights afte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -53,10 +53,18 @@ class _Tag(NamedTuple):
 
 
 def differences(
-    old: Mapping[str, Mapping[str, Any] | None], new: Mapping[str, Mapping[str, Any] | None]
+    old: Mapping[str, Mapping[str, Any] | None],
+    new: Mapping[str, Mapping[str, Any] | None],
+    changed: Set[str] | None = None,
 ) -> tuple[Difference, ...]:
-    """Compare two sides' policy documents by gateway; gains first, then losses, in a stable order."""
+    """Compare two sides' policy documents by gateway; gains first, then losses, in a stable order.
+
+    `changed`, if known, are the gateways to look at: whatever reaches the others' networks is the same on both sides,
+    and so are their clients with all of their gateways.
+    """
     sets = Sets()
+    if changed is not None:
+        old, new = ({name: side[name] for name in changed & side.keys()} for side in (old, new))
     sides = (Gateways(old, sets), Gateways(new, sets))
     alike: dict[tuple[Rights, Rights], list[str]] = {}
     for client in sorted({*sides[OLD].clients, *sides[NEW].clients}):

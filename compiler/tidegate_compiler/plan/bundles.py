@@ -1,18 +1,19 @@
 """Bundles changed: which hosts will reload, which of their files differ, and in which part.
 
-{(kind, host): {file name: bytes}} of both sides -> one BundleChange per host that differs
+both sides -> one BundleChange per host that differs
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate_compiler.plan.hosts import Hosts, differing
+from tidegate_compiler.plan.hosts import differing, peers
 from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
+from tidegate_compiler.plan.rights import said
+from tidegate_compiler.plan.source import Side
 from tidegate_schema import wgquick
 
 
@@ -35,29 +36,37 @@ class BundleChange:
     files: tuple[FileChange, ...]
 
 
-def changes(old: Hosts, new: Hosts, names: Mapping[str, str]) -> tuple[BundleChange, ...]:
-    """Return every host whose files differ; `names` are the clients' names by ID, of either side."""
+def changes(old: Side, new: Side) -> tuple[BundleChange, ...]:
+    """Return every host whose files differ."""
+    names = {**old.names, **new.names}
     found = []
-    for kind, host in differing(old, new):
-        before, after = old.get((kind, host)), new.get((kind, host))
-        change = ADDED if before is None else REMOVED if after is None else CHANGED
-        found.append(BundleChange(kind, host, change, tuple(_files(before or {}, after or {}, names))))
+    for (kind, host), files in differing(old.hosts, new.hosts).items():
+        change = CHANGED
+        if (kind, host) not in old.hosts or (kind, host) not in new.hosts:
+            change = REMOVED if (kind, host) in old.hosts else ADDED
+        told = [
+            FileChange(file, what, tuple(_parts(file, host, old, new, names)) if what == CHANGED else ())
+            for file, what in files.items()
+        ]
+        found.append(BundleChange(kind, host, change, tuple(told)))
     return tuple(found)
 
 
-def _files(
-    old: Mapping[str, bytes], new: Mapping[str, bytes], names: Mapping[str, str]
-) -> Iterator[FileChange]:
-    for file in sorted({*old, *new}):
-        before, after = old.get(file), new.get(file)
-        if before is None or after is None:
-            yield FileChange(file, ADDED if before is None else REMOVED)
-        elif before != after:
-            parts = {"wg0.conf": _wg_quick, "peers.json": _peers, "policy.json": _policy}[file]
-            yield FileChange(file, CHANGED, tuple(parts(before, after, names)))
+def _parts(file: str, host: str, old: Side, new: Side, names: Mapping[str, str]) -> Iterator[str]:
+    """Yield what differs in a file that a host has on both sides."""
+    match file:
+        case "wg0.conf":
+            yield from _wg_quick(*[side.hosts["client", host][file] for side in (old, new)])
+        case "peers.json":
+            yield from _peers(*peers(old.hosts, new.hosts, host), names)
+        case _:
+            before, after = old.policies[host], new.policies[host]
+            assert before is not None
+            assert after is not None
+            yield from _policy(before, after, names)
 
 
-def _wg_quick(old: bytes, new: bytes, _: Mapping[str, str]) -> Iterator[str]:
+def _wg_quick(old: bytes, new: bytes) -> Iterator[str]:
     before, after = wgquick.parse(old), wgquick.parse(new)
     if before.addresses != after.addresses:
         yield f"Address {', '.join(before.addresses)} becomes {', '.join(after.addresses)}"
@@ -83,21 +92,19 @@ def _lists(old: tuple[str, ...], new: tuple[str, ...]) -> str:
     return ", ".join(gone + [f"with {value}" for value in new if value not in old]) or "in another order"
 
 
-def _peers(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
-    before, after = ({peer["client_id"]: peer for peer in json.loads(data)["peers"]} for data in (old, new))
+def _peers(
+    before: Mapping[str, object], after: Mapping[str, object], names: Mapping[str, str]
+) -> Iterator[str]:
     moved = [one for one in before.keys() | after.keys() if before.get(one) != after.get(one)]
     for identifier in sorted(moved, key=lambda one: (names.get(one, one), one)):
         state = CHANGED if identifier in before and identifier in after else _on_one_side(identifier, before)
         yield f"peer {names.get(identifier, identifier)} {state}"
 
 
-def _policy(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
-    before, after = json.loads(old), json.loads(new)
+def _policy(before: Mapping[str, Any], after: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[str]:
     rules = [Counter(map(_rule, document["rules"])) for document in (before, after)]
     named = [{rule["policy"] for rule in document["rules"]} for document in (before, after)]
-    for policy in sorted(
-        {json.loads(rule)["policy"] for rule in (rules[0] - rules[1]) + (rules[1] - rules[0])}
-    ):
+    for policy in sorted({rule[0] for rule in (rules[0] - rules[1]) + (rules[1] - rules[0])}):
         state = CHANGED if policy in named[0] and policy in named[1] else _on_one_side(policy, named[0])
         yield f"rules of {policy} {state}"
     rights = [_rights(document) for document in (before, after)]
@@ -108,11 +115,12 @@ def _policy(old: bytes, new: bytes, names: Mapping[str, str]) -> Iterator[str]:
         yield "numbering of rules"
 
 
-def _rule(rule: Mapping[str, Any]) -> str:
-    return json.dumps(rule, sort_keys=True)
+def _rule(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return all that a rule says."""
+    return rule["policy"], *said(rule)
 
 
-def _rights(document: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+def _rights(document: Mapping[str, Any]) -> dict[str, frozenset[Any]]:
     """Return each client's rules by what they say, whatever their numbers."""
     rules = list(map(_rule, document["rules"]))
     sets = [frozenset(rules[index] for index in indexes) for indexes in document["sets"]]

@@ -56,11 +56,13 @@ def plan(
         found = [source.read(name) for name in (old, new)]
     except source.SourceError as error:
         raise Failure(str(error)) from None
-    with cache(cache_directory) as known:
-        before, after = _sides(found[0], found[1], known)
-    with shown():
-        stage("comparing")
-        told = document.document(compare(before, after, limits))
+    with pipeline.without_collector():
+        with cache(cache_directory) as known:
+            before, after = _sides(found[0], found[1], known)
+        with shown():
+            stage("comparing")
+            told = document.document(compare(before, after, limits))
+        keep(told)
     if form == "json":
         say([reports.to_json(told)])
     elif form == "markdown":
@@ -74,19 +76,28 @@ def _sides(
     old: source.Content | source.Side, new: source.Content | source.Side, known: Cache | None
 ) -> list[source.Side]:
     """Compile what is an inventory; tell errors of either side and warnings of the new one on stderr."""
-    sides: list[source.Side] = []
-    compiled: pipeline.Compiled | None = None
-    for found in (old, new):
-        if isinstance(found, source.Side):
-            sides.append(found)
-            continue
-        with shown():
-            made = pipeline.compile_files(found.files, found.problems, compiled, known)
-        if isinstance(made, Checked):
-            say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
-            raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
-        compiled = made
-        keep(made)
-        sides.append(source.of_compiled(found, made))
+    made: list[pipeline.Compiled | Checked | None]
+    with shown():
+        if isinstance(old, source.Content) and isinstance(new, source.Content):
+            made = list(pipeline.compile_both((old.files, old.problems), (new.files, new.problems), known))
+        else:
+            made = [
+                pipeline.compile_files(found.files, found.problems, known)
+                if isinstance(found, source.Content)
+                else None
+                for found in (old, new)
+            ]
+    sides = [_side(found, compiled) for found, compiled in zip((old, new), made, strict=True)]
     say(reports.diagnostic_lines(sides[1].diagnostics, sides[1].root), err=True)
     return sides
+
+
+def _side(found: source.Content | source.Side, made: pipeline.Compiled | Checked | None) -> source.Side:
+    if isinstance(found, source.Side):
+        return found
+    assert made is not None
+    if isinstance(made, Checked):
+        say(reports.diagnostic_lines(made.diagnostics, found.root), err=True)
+        raise Failure(f"{show_path(found.title)}: {reports.counts(made.diagnostics)}")
+    keep(made)
+    return source.of_compiled(found, made)

@@ -7,11 +7,12 @@ others are told by the values that they are rendered from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterator, Mapping, Set
+from typing import TypeAlias
 
+from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
 from tidegate_compiler.render import of_client, of_gateway
-from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
+from tidegate_compiler.resolve import NO_CLIENT, ClientHost, Fleet
 
 Key: TypeAlias = tuple[str, str]
 """A host: its kind, client or gateway, and its name."""
@@ -36,6 +37,11 @@ class Rendered(Hosts):
                 self._known[key] = of_gateway(self.fleet.gateways[name])
         return self._known[key]
 
+    def __contains__(self, key: object) -> bool:
+        """Tell whether there is such a host, without rendering it."""
+        kind, name = key if isinstance(key, tuple) else ("", "")
+        return name in {"client": self.fleet.clients, "gateway": self.fleet.gateways}.get(kind, ())
+
     def __iter__(self) -> Iterator[Key]:
         """Yield every host."""
         yield from (("client", name) for name in self.fleet.clients)
@@ -46,37 +52,89 @@ class Rendered(Hosts):
         return len(self.fleet.clients) + len(self.fleet.gateways)
 
 
-def differing(old: Hosts, new: Hosts) -> list[Key]:
-    """Return the hosts whose bundles differ or are on one side only, in order."""
-    if isinstance(old, Rendered) and isinstance(new, Rendered):
-        return sorted(
-            [("client", name) for name in _unlike(old.fleet.clients, new.fleet.clients)]
-            + [("gateway", name) for name in _unlike(old.fleet.gateways, new.fleet.gateways)]
+def differing(old: Hosts, new: Hosts) -> dict[Key, dict[str, str]]:
+    """Return what happened to the files of each host that has not the same on both sides, in order of hosts."""
+    fleets = _shared(old, new)
+    if fleets is None:
+        return {
+            key: _changes(old.get(key, {}), new.get(key, {}))
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        }
+    after = fleets[1]
+    found: dict[Key, dict[str, str]] = {}
+    for name in sorted(after.changed_clients):
+        found["client", name] = _changes(*[_client_files(fleet.clients.get(name)) for fleet in fleets])
+    for name in sorted(after.changed_gateways):
+        files = [
+            {"peers.json": told, "policy.json": fleet.gateways[name].policy} if name in fleet.gateways else {}
+            for fleet, told in zip(fleets, peers(old, new, name), strict=True)
+        ]
+        found["gateway", name] = _changes(
+            *[{f: value for f, value in one.items() if value is not None} for one in files]
         )
-    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    return {key: changes for key, changes in found.items() if changes}
 
 
-_H = TypeVar("_H", ClientHost, GatewayHost)
+def peers(old: Hosts, new: Hosts, gateway: str) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """Return what both sides' gateways are told of clients by ID, of those that may differ."""
+    fleets = _shared(old, new)
+    if fleets is None:
+        before, after = (
+            {peer["client_id"]: peer for peer in json.loads(side["gateway", gateway]["peers.json"])["peers"]}
+            for side in (old, new)
+        )
+        return before, after
+    moved = fleets[1].changed_clients
+    before, after = (
+        {
+            fleet.ids[name]: sorted(addresses)
+            for name in moved
+            for _, addresses, gateways in [fleet.inventory.client_rows.get(name, NO_CLIENT)]
+            if gateway in gateways
+        }
+        for fleet in fleets
+    )
+    return before, after
 
 
-def _unlike(old: Mapping[str, _H], new: Mapping[str, _H]) -> Iterator[str]:
-    yield from (name for name in new if name not in old)
-    for name, before in old.items():
-        after = new.get(name)
-        if before is not after and (after is None or _sent(before) != _sent(after)):
-            yield name
+def _shared(old: Hosts, new: Hosts) -> tuple[Fleet, Fleet] | None:
+    """Return the fleets of two sides of which the second was made like the first; None otherwise."""
+    if isinstance(old, Rendered) and isinstance(new, Rendered) and new.fleet.like is old.fleet:
+        return old.fleet, new.fleet
+    return None
 
 
-def _sent(host: ClientHost | GatewayHost) -> object:
-    """Return the values that a host's files are rendered from."""
-    if isinstance(host, ClientHost):
-        return host.addresses, [peer for _, peer in host.peers]  # no client is told its gateways' names
-    return [(peer.client_id, peer.public_key, peer.addresses) for peer in host.peers], host.policy
+def _changes(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, str]:
+    """Return what happened to files, given as their bytes or the values that these are rendered from."""
+    return {
+        file: ADDED if file not in old else REMOVED if file not in new else CHANGED
+        for file in sorted({*old, *new})
+        if file not in old or file not in new or old[file] != new[file]
+    }
+
+
+def _client_files(host: ClientHost | None) -> dict[str, object]:
+    if host is None:
+        return {}
+    return {"wg0.conf": (host.addresses, [peer for _, peer in host.peers])}  # no gateway's name is told
+
+
+def changed_clients(old: Hosts, new: Hosts) -> Set[str] | None:
+    """Return the clients that may differ between two sides; None when every one may."""
+    fleets = _shared(old, new)
+    return None if fleets is None else fleets[1].changed_clients
+
+
+def changed_gateways(old: Hosts, new: Hosts) -> Set[str] | None:
+    """Return the gateways that may differ between two sides; None when every one may."""
+    fleets = _shared(old, new)
+    return None if fleets is None else fleets[1].changed_gateways
 
 
 def has_peers(hosts: Hosts, gateway: str) -> bool:
     """Tell whether a gateway has any client."""
     if isinstance(hosts, Rendered):
-        return bool(hosts.fleet.gateways[gateway].peers)
+        return bool(hosts.fleet.gateways[gateway].members)
     files = hosts.get(("gateway", gateway))
     return files is not None and bool(json.loads(files["peers.json"])["peers"])

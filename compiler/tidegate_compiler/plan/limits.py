@@ -7,11 +7,11 @@ others from a command line.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidegate_compiler.plan.hosts import has_peers
+from tidegate_compiler.plan.hosts import changed_gateways, has_peers
 from tidegate_compiler.plan.source import Side
 from tidegate_compiler.plan.words import Access
 from tidegate_schema import wgquick
@@ -119,7 +119,8 @@ def _exceeded(old: Side, new: Side, gained: Iterable[Access], limits: Limits) ->
         *(ACCESS_WIDENED_SHARE, len(known), total, limits.access_widened_share, limits),
         "clients that were there gain access",
     )
-    emptied = sorted(_peopled(old) - _peopled(new))
+    near = changed_gateways(old.hosts, new.hosts)
+    emptied = sorted(_peopled(old, near) - _peopled(new, near))
     if len(emptied) > limits.gateways_emptied:
         told = f"no client is left on {', '.join(emptied)}"
         yield Exceeded(GATEWAY_EMPTIED, len(emptied), limits.gateways_emptied, told)
@@ -159,10 +160,14 @@ def _share(name: str, value: int, total: int, limit: float, limits: Limits, what
         yield Exceeded(name, round(value / max(total, 1), 4), limit, told)
 
 
-def _peopled(side: Side) -> set[str]:
-    """Return the gateways that have a peer, and of those that some client has rights at where a policy is."""
+def _peopled(side: Side, near: Set[str] | None) -> set[str]:
+    """Return the gateways that have a peer, and of those that some client has rights at where a policy is.
+
+    `near`, if known, are the only ones to look at.
+    """
     found = set()
-    for gateway, policy in side.policies.items():
+    for gateway in side.policies if near is None else near & side.policies.keys():
+        policy = side.policies[gateway]
         if (policy is None or policy["clients"]) and has_peers(side.hosts, gateway):
             found.add(gateway)
     return found

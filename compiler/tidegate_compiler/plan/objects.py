@@ -50,9 +50,18 @@ class _Object:
     key: str = ""
 
 
-def changes(old: Inventory, new: Inventory) -> tuple[ObjectChange, ...]:
-    """Return every object that differs, kind by kind and in order of name."""
-    unlike = {kind: _unlike(*(_values(inventory, kind) for inventory in (old, new))) for kind in _NAMED}
+def changes(old: Inventory, new: Inventory, clients: Set[str] | None = None) -> tuple[ObjectChange, ...]:
+    """Return every object that differs, kind by kind and in order of name.
+
+    `clients` are those to look at, where others are known to be the same.
+    """
+    unlike = {
+        kind: _unlike(_values(old, kind), _values(new, kind))
+        for kind in _NAMED
+        if kind != "client" or clients is None
+    }
+    if clients is not None:
+        unlike["client"] = clients
     before, after = _objects(old, unlike), _objects(new, unlike)
     return tuple(found for kind in after for found in _of_kind(kind, before[kind], after[kind]))
 
@@ -73,7 +82,7 @@ def _values(inventory: Inventory, kind: str) -> Mapping[str, Any]:
     return found
 
 
-def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> Set[str]:
     """Return the names of what is not beyond doubt the same, or on one side only: the only ones to look at closely."""
     return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 

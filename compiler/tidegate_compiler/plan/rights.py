@@ -44,14 +44,15 @@ class Sets:
 
     def rule(self, document: Mapping[str, Any]) -> int:
         """Return the number of a rule of a policy document."""
-        return self._said.setdefault(_said(document), len(self._said))
+        return self._said.setdefault(said(document), len(self._said))
 
     def set(self, rules: Iterable[int]) -> int:
         """Return the number of the set of rules with these numbers."""
         return self._numbers.setdefault(frozenset(rules), len(self._numbers))
 
 
-def _said(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+def said(rule: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what a rule of a policy document says, its policy's name apart."""
     return (
         rule["action"],
         tuple(rule["to"]),
@@ -75,10 +76,10 @@ class Gateways:
                 continue
             self._content[gateway] = document
             self._rules[gateway] = [None] * len(document["rules"])
-            self._said[gateway] = said = [sets.rule(rule) for rule in document["rules"]]
+            self._said[gateway] = numbered = [sets.rule(rule) for rule in document["rules"]]
             numbers = []
             for indexes in document["sets"]:
-                number = sets.set(said[index] for index in indexes)
+                number = sets.set(numbered[index] for index in indexes)
                 self._example[gateway, number] = indexes
                 numbers.append(number)
             for client, index in document["clients"].items():

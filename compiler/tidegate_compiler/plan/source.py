@@ -13,7 +13,7 @@ from typing import Any
 
 from tidegate_compiler import files, output
 from tidegate_compiler.diagnostics import Diagnostic, Where, show
-from tidegate_compiler.model import Inventory
+from tidegate_compiler.model import Inventory, Lazily
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import revision
 from tidegate_compiler.plan.hosts import Hosts, Rendered
@@ -82,8 +82,8 @@ def of_compiled(content: Content, compiled: Compiled) -> Side:
         content.title,
         content.root,
         Rendered(fleet),
-        {name: gateway.policy for name, gateway in fleet.gateways.items()},
-        {client.client_id: name for name, client in fleet.clients.items()},
+        Lazily(fleet.gateways, lambda name: fleet.gateways[name].policy, {}),
+        {identifier: name for name, identifier in fleet.ids.items()},
         compiled.inventory,
         compiled.diagnostics,
     )

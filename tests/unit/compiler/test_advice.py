@@ -21,7 +21,7 @@ from tidegate_compiler.advice.near import fit
 from tidegate_compiler.judge import Packet, court, judge, packet
 from tidegate_compiler.model import Inventory
 from tidegate_compiler.pipeline import Compiled, compile_files
-from tidegate_compiler.resolve import resolve
+from tidegate_compiler.resolve import Fleet
 from tidegate_compiler.times import parse_instant
 from tidegate_schema.cli import run
 from universekit import ADDRESSES, MOMENTS, universes
@@ -34,7 +34,7 @@ def suffices(change: Change, found: Advice, whole: Inventory, asked: Packet) -> 
     lifted = {one.name for one in found.denied_by}
     policies = {name: one for name, one in whole.policies.items() if name not in lifted}
     after = replace(change.after, policies={**policies, **change.after.policies})
-    return judge(court(resolve(after)), asked).allow
+    return judge(court(Fleet(after)), asked).allow
 
 
 def advice(

@@ -23,12 +23,15 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from bench import fleet
-from compilerkit import client, gateway, inventory, policy
+from compilerkit import client, gateway, inventory, key, policy
 from plankit import told
 from tidegate_compiler import fields, files, parallel, pipeline, quick, sheets
 from tidegate_compiler.model import Client, Group, Lazily
-from tidegate_compiler.pipeline import Compiled, compile_files, validate_files
+from tidegate_compiler.pipeline import Compiled, compile_both, compile_files, validate_files
+from tidegate_compiler.plan import document as documents
 from tidegate_compiler.plan.hosts import Rendered, differing
+from tidegate_compiler.plan.plan import plan
+from tidegate_compiler.plan.source import Content, of_compiled
 from universekit import universes
 
 # Modules whose names the package gives to their functions.
@@ -39,16 +42,25 @@ SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 def block_style(raw: Mapping[str, Any]) -> dict[str, bytes]:
     """Return an inventory's files as people write them, so that they take the fast way."""
     found = {}
-    for path, data in inventory(**raw).items():
+    for path, data in inventory(**{kind: one for kind, one in raw.items() if one is not None}).items():
         text = StringIO()
         YAML(typ="safe").dump(json.loads(data), text)
         found[path] = text.getvalue().replace("'", "").encode()
     return found
 
 
-def compiled(raw: dict[str, bytes], like: Compiled | None = None) -> Compiled | None:
-    made = compile_files(raw, like=like)
+def compiled(raw: dict[str, bytes]) -> Compiled | None:
+    made = compile_files(raw)
     return made if isinstance(made, Compiled) else None
+
+
+def both(old: dict[str, bytes], new: dict[str, bytes]) -> tuple[Compiled, Compiled]:
+    """Return both sides of a plan, each of which compiles."""
+    before, after = compile_both((old, []), (new, []))
+    assert isinstance(before, Compiled)
+    assert isinstance(after, Compiled)
+    assert after.fleet.like is before.fleet
+    return before, after
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
@@ -83,12 +95,13 @@ def test_what_is_shared_with_another_inventory_changes_nothing(
 ) -> None:
     for second in (other, {**raw, "policies": other["policies"]}, {**raw, "clients": other["clients"]}):
         before, after = block_style(raw), block_style(second)
-        like, alone = compiled(before), compiled(after)
-        if like is None or alone is None:
+        first, alone = compiled(before), compiled(after)
+        if first is None or alone is None:
             continue
-        shared = compiled(after, like)
-        assert shared is not None
+        like, shared = both(before, after)
+        assert like.files == first.files
         assert shared.files == alone.files
+        assert shared.diagnostics == alone.diagnostics
         old, new = Rendered(like.fleet), Rendered(shared.fleet)
         assert differing(old, new) == differing(dict(old), dict(new))
 
@@ -113,6 +126,8 @@ LIKE: dict[str, Any] = {
             "gateways": gateway("one", endpoint="203.0.113.9:51820")
             | gateway("two", "10.30.0.0/16", "fd30::/48")
         },
+        {"gateways": LIKE["gateways"] | {"one": LIKE["gateways"]["one"] | {"public_key": key("x")}}},
+        {"policies": None},
         {"groups": {"g": {"members": ["alice"]}}},
         {"groups": {"g": {"members": ["alice", "bob"], "expires": {"alice": "2030-01-01"}}}},
         {"resources": {"web": {"addresses": ["10.20.0.0/25"], "ports": ["tcp/80"]}}},
@@ -139,11 +154,9 @@ LIKE: dict[str, Any] = {
     ],
 )
 def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None:
-    like, alone = compiled(block_style(LIKE)), compiled(block_style({**LIKE, **change}))
-    assert like is not None
+    alone = compiled(block_style({**LIKE, **change}))
     assert alone is not None
-    shared = compiled(block_style({**LIKE, **change}), like)
-    assert shared is not None
+    like, shared = both(block_style(LIKE), block_style({**LIKE, **change}))
     assert shared.files == alone.files
     assert shared.files != like.files
     assert differing(Rendered(like.fleet), Rendered(shared.fleet)) == differing(
@@ -151,15 +164,21 @@ def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None
     )
 
 
+def test_an_old_side_with_an_error_is_judged_as_ever() -> None:
+    bad = block_style({**LIKE, "gateways": gateway("one", "10.20.0.0/16")})
+    old, new = compile_both((bad, []), (block_style(LIKE), []))
+    assert old == validate_files(bad)
+    assert [problem.code for problem in old.diagnostics] == ["TG030", "TG030"]
+    assert isinstance(new, Compiled)
+
+
 def test_a_renamed_gateway_changes_no_clients_bundle() -> None:
     renamed = {("uno" if name == "one" else name): one for name, one in LIKE["gateways"].items()}
     clients = client("alice", 11, "uno", "two") | client("bob", 12, "two")
-    before = compiled(block_style(LIKE))
-    assert before is not None
-    after = compiled(block_style({**LIKE, "gateways": renamed, "clients": clients}), before)
-    assert after is not None
+    before, after = both(block_style(LIKE), block_style({**LIKE, "gateways": renamed, "clients": clients}))
     old, new = Rendered(before.fleet), Rendered(after.fleet)
-    assert differing(old, new) == [("gateway", "one"), ("gateway", "uno")] == differing(dict(old), dict(new))
+    assert list(differing(old, new)) == [("gateway", "one"), ("gateway", "uno")]
+    assert differing(old, new) == differing(dict(old), dict(new))
 
 
 def test_an_unchanged_part_is_shared() -> None:
@@ -168,14 +187,20 @@ def test_an_unchanged_part_is_shared() -> None:
     clients = client("alice", 11, "one") | client("bob", 12, "two")
     old = {"gateways": gateways, "clients": clients, "policies": {"p": policy("all-clients", "10.0.0.0/8")}}
     new = {**old, "clients": client("alice", 13, "one") | client("bob", 12, "two")}
-    before = compiled(block_style(old))
-    after = compiled(block_style(new), before)
-    assert before is not None
-    assert after is not None
+    before, after = both(block_style(old), block_style(new))
     assert after.fleet.clients["bob"] is before.fleet.clients["bob"]
     assert after.fleet.clients["alice"] is not before.fleet.clients["alice"]
     assert after.fleet.gateways["two"].policy is before.fleet.gateways["two"].policy
     assert after.fleet.gateways["one"].policy is not before.fleet.gateways["one"].policy
+
+
+def say_the_same(old: dict[str, bytes], new: dict[str, bytes]) -> dict[str, Any]:
+    """Return the plan's document, which is the same whether the sides share what is the same or not."""
+    before, after = both(old, new)
+    sides = [of_compiled(Content("inv", "inv", {}, []), one) for one in (before, after)]
+    document = told(old, new)
+    assert json.loads(json.dumps(documents.document(plan(*sides)))) == json.loads(json.dumps(document))
+    return document
 
 
 def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None:
@@ -186,9 +211,19 @@ def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None
         fleet.key("client 7").encode(), fleet.key("x").encode()
     )
     new["policies/all.yaml"] = new["policies/all.yaml"].replace(b"action: deny", b"action: allow", 3)
-    document = told(old, new)
+    document = say_the_same(old, new)
     assert [one["name"] for one in document["objects"] if one["kind"] == "client"] == ["laptop-000007"]
     assert len([one for one in document["objects"] if one["kind"] == "policy"]) == 3
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@given(
+    universes(), universes(), st.sampled_from(["", "policies", "clients", "groups", "resources", "gateways"])
+)
+def test_a_plan_says_the_same_of_shared_sides(raw: dict[str, Any], other: dict[str, Any], kind: str) -> None:
+    old, new = block_style(raw), block_style({**raw, kind: other[kind]} if kind else other)
+    assume(compiled(old) is not None and compiled(new) is not None)
+    say_the_same(old, new)
 
 
 @settings(deadline=None)
