@@ -2,7 +2,7 @@
 
     with shown():                                   # a command, around what may take long
         for path in track("writing", paths): ...    # the work, however deep inside
-        stage("resolving")                          # what cannot be counted
+        stage("checking")                           # what cannot be counted
 
 Outside a `shown` block, where standard error is no terminal, and in the first half second, `track` and `stage` draw
 nothing; so the core may call them and stays what it is without them. A bar says what is being done and how much of it,

@@ -106,15 +106,11 @@ class Fleet:
         if self.like is None:
             return self.inventory.client_rows.keys()
         old, new = self.like.inventory, self.inventory
-        gateways = {
-            name
-            for name in old.gateways.keys() | new.gateways.keys()
-            if not _is_same_peer(old.gateways.get(name), new.gateways.get(name))
-        }
         moved = {name for name, row in new.client_rows.items() if old.client_rows.get(name) != row}
         moved |= old.client_rows.keys() - new.client_rows.keys()
-        if gateways:
-            moved |= {name for name, (_, _, own) in new.client_rows.items() if not gateways.isdisjoint(own)}
+        if self._other_peers:
+            rows = new.client_rows.items()
+            moved |= {name for name, (_, _, gateways) in rows if not self._other_peers.isdisjoint(gateways)}
         return moved
 
     @cached_property
@@ -129,18 +125,20 @@ class Fleet:
             for inventory in (old, new)
             for gateway in inventory.client_rows.get(client, NO_CLIENT)[2]
         }
-        moved |= {
-            name
-            for name in old.gateways.keys() | new.gateways.keys()
-            if not _is_same_peer(old.gateways.get(name), new.gateways.get(name))
-        }
-        if self.inventory.has_policy:
+        moved |= self._other_peers
+        if new.has_policy:
             moved |= {
                 one.name
                 for one in new.gateways.values()
                 if one.name not in moved and not self._policies.are_alike(one)
             }
         return moved
+
+    @cached_property
+    def _other_peers(self) -> Set[str]:
+        """Return the gateways that are another peer to their clients than in `like`, or have other networks."""
+        old, new = self.like.inventory.gateways if self.like else {}, self.inventory.gateways
+        return {name for name in old.keys() | new.keys() if not _is_same_peer(old.get(name), new.get(name))}
 
     def policy(self, gateway: str) -> Mapping[str, Any] | None:
         """Return a gateway's policy document, the same at every call; None where there are no policies at all."""
