@@ -123,6 +123,8 @@ def ports(text: str) -> str:
 
 def one_port(text: str) -> str:
     """Read what an access test or `explain` asks about: one port, or a protocol without ports."""
+    if text.isdecimal():
+        raise FieldError("TG026", "a port is one of a protocol; write for instance tcp/443 or udp/53")
     ports(text)
     if text == "any" or "-" in text:
         raise FieldError("TG026", "one packet has one port; write for instance tcp/443 or icmp")

@@ -9,8 +9,10 @@ synced to the disk: the output can be made again at any time, and `publish` chec
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,10 @@ def write(out: Path, files: Mapping[str, bytes]) -> Written:
     try:
         _lock(root, out)
         return _Writer(root).write(files)
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = f"{out}/{error.filename}"  # told from where people stand
+        raise
     finally:
         os.close(root)
 
@@ -118,6 +124,11 @@ class _Writer:
         aside = [path + _ASIDE for path in changed]
         stale = sorted({*held.difference(files, aside), *self._strangers})
         is_marked = self._exists(INCOMPLETE)
+        for path in stale:
+            if path not in self._strangers and stat.S_ISDIR(self._mode(path)):
+                raise IsADirectoryError(
+                    errno.EISDIR, "a directory, where an output has none; remove it", path
+                )
         if new or changed or stale or is_marked:
             if not is_marked:
                 self._create(INCOMPLETE, b"")
@@ -169,11 +180,14 @@ class _Writer:
             os.close(descriptor)
 
     def _exists(self, path: str) -> bool:
+        return self._mode(path) != 0
+
+    def _mode(self, path: str) -> int:
+        """Return what stands there, as stat(2) tells it; 0 for nothing."""
         try:
-            os.stat(path, dir_fd=self._root, follow_symlinks=False)
+            return os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mode
         except FileNotFoundError:
-            return False
-        return True
+            return 0
 
     def _is_same(self, path: str, data: bytes) -> bool:
         try:
@@ -204,6 +218,8 @@ class _Writer:
         try:
             while data:
                 data = data[os.write(descriptor, data) :]
+        except OSError as error:  # a full disk, say; the error of a descriptor names no file
+            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(descriptor)
 

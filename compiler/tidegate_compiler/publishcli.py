@@ -81,12 +81,12 @@ def publish(
     """
     if source is not None and not re.fullmatch(r"[ -~]{1,200}", source):
         raise Failure("--source is 1 to 200 printable ASCII characters")
-    if key.exists() and key.stat().st_mode & 0o077:
-        raise Failure(f"{key}: others may read the private key; chmod 600 it, and consider a new one")
     try:
         signer = release.load_signer(_read_key(key))
     except ValueError as error:
         raise Failure(f"{key}: {error}") from None
+    if key.stat().st_mode & 0o077:
+        raise Failure(f"{key}: others may read the private key; chmod 600 it, and consider a new one")
     try:
         compiled = output.read(out)
         compared: list[publish_limits.Comparison] = []

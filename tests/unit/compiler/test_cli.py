@@ -283,6 +283,12 @@ def test_a_signing_key_that_others_may_read_is_refused(
     assert "others may read" in capsys.readouterr().err
 
 
+def test_a_public_key_is_no_key_to_sign_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "init", str(tmp_path)]) == 0
+    assert run(["publish", "out", "--to", str(tmp_path / "b"), "--key", str(tmp_path / "signing.pub")]) == 1
+    assert "not an unencrypted ed25519 private key" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [(), ("keys",), ("inventory",), ("inventory", "add")], ids=" ".join)
 def test_a_group_by_itself_prints_its_help_on_lines(tidegate: Run, words: tuple[str, ...]) -> None:
     status, out, err = tidegate(*words)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,29 @@ def test_a_link_for_a_hosts_folder_is_replaced_not_followed(tmp_path: Path) -> N
     with pytest.raises(OutputError, match="symbolic link"):
         output.write(out, OTHER)
     assert (tmp_path / "moved/bob/wg0.conf").exists()
+
+
+def test_a_folder_among_a_hosts_files_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    output.write(out, ONE)
+    (out / "client/alice/mine").mkdir()
+    with pytest.raises(OSError, match="a directory, where an output has none; remove it") as caught:
+        output.write(out, OTHER)
+    assert caught.value.filename == f"{out}/client/alice/mine"
+    (out / "client/alice/mine").rmdir()
+    assert tree(out) == ONE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tidegate_compiler import output\n"
+        "try: output.write(Path(sys.argv[1]), {'manifest.json': bytes(1 << 20)})\n"
+        "except OSError as error: print(error.filename, error.strerror)"
+    )
+    small = f'mount -t tmpfs -o size=64k none {tmp_path} && exec {sys.executable} -c "$1" {tmp_path}/out'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", small, "sh", code], capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path}/out/manifest.json.new No space left on device\n", done.stderr
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -20,6 +20,7 @@ from plankit import told
 from tidegate_compiler.judge import court, judge, packet, route
 from tidegate_compiler.times import parse_instant
 from tidegate_schema import wgquick
+from tidegate_schema.policy import PolicyTable
 
 
 def allows(files: dict[str, bytes], name: str, to: str, port: str = "tcp/80", at: str = "2027-01-01") -> bool:
@@ -515,19 +516,11 @@ def test_only_the_gateway_of_the_longest_prefix_is_asked() -> None:
     gateways = gateway("wide", "10.0.0.0/10") | gateway("narrow", "10.20.0.0/16")
     both = client("alice", 11, "wide", "narrow", families=(4,))
     files = inventory(gateways=gateways, clients=both, policies={"p": policy(to="10.20.0.0/16")})
-    fleet = compiled(files).fleet
-    without = replace(
-        fleet,
-        gateways={
-            name: replace(one, policy={"format": 1, "rules": [], "sets": [], "clients": {}})
-            if name == "narrow"
-            else one
-            for name, one in fleet.gateways.items()
-        },
-    )
+    every = court(compiled(files).fleet)
+    nothing = PolicyTable({"format": 1, "rules": [], "sets": [], "clients": {}})
     asked = packet("alice", ipaddress.ip_address("10.20.0.1"), "tcp/80", 0)
-    assert judge(court(fleet), asked).allow
-    judged = judge(court(without), asked)
+    assert judge(every, asked).allow
+    judged = judge(replace(every, tables={**every.tables, "narrow": nothing}), asked)
     assert (judged.allow, judged.route.gateway if judged.route else None) == (False, "narrow")
 
 
