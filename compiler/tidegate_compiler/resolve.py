@@ -88,9 +88,7 @@ class Fleet:
         self.clients: Mapping[str, ClientHost] = Lazily(inventory.client_rows, self._client, {})
         self.gateways: Mapping[str, GatewayHost] = Lazily(inventory.gateways, self._gateway, {})
         self._policies: _Policies = _Policies(
-            inventory,
-            grants(inventory) if every_grant is None else every_grant,
-            like._policies if like else None,
+            grants(inventory) if every_grant is None else every_grant, like._policies if like else None
         )
         self._peers: dict[_Class, tuple[tuple[str, Peer], ...]] = {}
         self._documents: dict[str, Mapping[str, Any] | None] = {}
@@ -163,11 +161,13 @@ class Fleet:
         return {name: client_id(row[0]) if name in changed else known[name] for name, row in rows.items()}
 
     @cached_property
-    def _members(self) -> Mapping[str, list[str]]:
-        members: dict[str, list[str]] = {name: [] for name in self.inventory.gateways}
-        for name, (_, _, gateways) in self.inventory.client_rows.items():
+    def _members(self) -> Mapping[str, Mapping[str, tuple[int, ...]]]:
+        """Return each gateway's clients, with the lengths of their addresses."""
+        members: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in self.inventory.gateways}
+        for name, (_, addresses, gateways) in self.inventory.client_rows.items():
+            lengths = tuple(map(len, addresses))
             for gateway in gateways:
-                members[gateway].append(name)
+                members[gateway][name] = lengths
         return members
 
     def _gateway(self, name: str) -> GatewayHost:
@@ -298,10 +298,7 @@ _Clipped: TypeAlias = list[tuple[Grant, Mapping[int, Mapping[Ports, tuple[Networ
 class _Policies:
     """Makes each gateway's policy document; what depends on its networks alone is made once for all that share them."""
 
-    def __init__(
-        self, inventory: Inventory, every_grant: tuple[Grant, ...], like: _Policies | None = None
-    ) -> None:
-        self._rows = inventory.client_rows
+    def __init__(self, every_grant: tuple[Grant, ...], like: _Policies | None = None) -> None:
         self._reaching = _Reaching(every_grant)
         self._clipped: dict[frozenset[Network], _Clipped] = {}
         self._like = like
@@ -330,15 +327,16 @@ class _Policies:
             )
         return self._alike[policy]
 
-    def of(self, gateway: Gateway, members: Iterable[str], ids: Mapping[str, str]) -> Mapping[str, Any]:
-        """Return the document about a gateway's clients, which are given by name."""
+    def of(
+        self, gateway: Gateway, members: Mapping[str, tuple[int, ...]], ids: Mapping[str, str]
+    ) -> Mapping[str, Any]:
+        """Return the document about a gateway's clients, which are given by name, with their addresses' lengths."""
         rules: dict[_Rule, int] = {}
         rights: dict[str, set[int]] = {}
-        families = {name: tuple(map(len, self._rows[name][1])) for name in members}
         for grant, clipped in self._of(gateway.network_set):
             made: dict[tuple[tuple[int, ...], tuple[Window, ...]], list[int]] = {}  # by whom they are for
-            for name in grant.clients.keys() & families.keys():
-                alike = (families[name], grant.clients[name])
+            for name in grant.clients.keys() & members.keys():
+                alike = (members[name], grant.clients[name])
                 if alike not in made:
                     made[alike] = [
                         rules.setdefault(
