@@ -33,7 +33,7 @@ import ipaddress
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tidegate_schema.policy import Reason
 
@@ -48,6 +48,11 @@ MODES = ("observe", "enforce")
 
 LAYOUT = struct.Struct("<QQQII16s16s16sHHBBBBBBBB4xQQ16x")
 assert LAYOUT.size == RECORD_BYTES
+Template: TypeAlias = tuple[bytes, bytes]
+"""What is the same in all events of a flow: the bytes 24 ‥ 88 and 90 ‥ 91 of its records."""
+STAMPED = struct.Struct("<QQQ65sB2s4xQQ16x")
+"""A record from a template: sequence number, monotonic, wall, template, TCP flags, template, packets, bytes."""
+assert STAMPED.size == RECORD_BYTES
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _KINDS = {KIND_PACKET: "packet"}
 _REASONS = {int(reason): reason.name.lower().replace("_", "-") for reason in Reason}
@@ -76,6 +81,28 @@ class Event(NamedTuple):
     version: int
     packets: int
     length: int
+
+
+def template(
+    *,
+    generation: int,
+    rule: int,
+    client_id: bytes,
+    source: bytes,
+    destination: bytes,
+    source_port: int,
+    destination_port: int,
+    kind: int,
+    mode: int,
+    verdict: int,
+    reason: int,
+    protocol: int,
+    known: int,
+) -> Template:
+    """Return what is the same in all events of a flow."""
+    flow = (generation, rule, client_id, source, destination, source_port, destination_port)
+    record = LAYOUT.pack(0, 0, 0, *flow, kind, mode, verdict, reason, protocol, 0, known, VERSION, 0, 0)
+    return record[24:89], record[90:92]
 
 
 def mapped(address: bytes) -> bytes:

@@ -3,6 +3,7 @@
     word  0 ‥ 15   packets by reason (tidegate_schema.policy.Reason)
     word 16 ‥ 31   bytes by reason
     word 32        packets the kernel did not take back from the forwarder
+    word 33        super-packets among these, after which the TUN gives none any more
 
 Little-endian 8-byte words; only the forwarder in charge of the TUN writes, so the counts go on over hand-overs.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from tidegate_schema.policy import Reason
 
 _BYTES = 4096
 _FIRST_BYTES = 16
-_WRITE_ERRORS = 32
+_WRITE_ERRORS, _REFUSED_SUPER_PACKETS = 32, 33
+REASONS = 16
+"""Room for numbers of reasons."""
 
 
 class Counters:
@@ -32,14 +36,20 @@ class Counters:
         finally:
             os.close(fd)
 
-    def count(self, reason: int, length: int) -> None:
-        """Count one packet of `length` bytes."""
-        self._words[reason] += 1
-        self._words[_FIRST_BYTES + reason] += length
+    def add(self, moved: Mapping[int, tuple[int, int]]) -> None:
+        """Add packets and bytes, by the number of their reason."""
+        for reason, (packets, octets) in moved.items():
+            if packets:
+                self._words[reason] += packets
+                self._words[_FIRST_BYTES + reason] += octets
 
     def count_write_error(self) -> None:
         """Count a packet that was allowed but that the kernel did not take."""
         self._words[_WRITE_ERRORS] += 1
+
+    def count_refused_super_packet(self) -> None:
+        """Count a super-packet that this kernel hands over but does not take."""
+        self._words[_REFUSED_SUPER_PACKETS] += 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Snapshot:
     packets: dict[str, int]
     bytes: dict[str, int]
     write_errors: int
+    refused_super_packets: int
 
 
 def read(path: Path) -> Snapshot:
@@ -60,4 +71,5 @@ def read(path: Path) -> Snapshot:
         {name: words[reason] for reason, name in names.items()},
         {name: words[_FIRST_BYTES + reason] for reason, name in names.items()},
         words[_WRITE_ERRORS],
+        words[_REFUSED_SUPER_PACKETS],
     )

@@ -13,6 +13,7 @@ This module stays small at import: a restart must be quick.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import select
 import signal
@@ -20,9 +21,24 @@ import sys
 import time
 from pathlib import Path
 
-from tidegate_agents.datapath.counters import Counters
+from tidegate_agents.datapath.counters import REASONS, Counters
+from tidegate_agents.datapath.flows import (
+    BUFFER_BYTES,
+    FLAGS_AT,
+    NAME4,
+    NAME6,
+    NO_NAME,
+    PLAIN4,
+    ZERO_AT,
+    Flow,
+    Flows,
+    Name,
+    shape,
+)
 from tidegate_agents.datapath.judge import Judge, Tables
+from tidegate_agents.datapath.offload import GSO_TYPE, HEADER_BYTES, segments, set_offloads
 from tidegate_agents.datapath.packet import Packet, parse
+from tidegate_agents.events.ring import HEADER_BYTES as RING_HEADER_BYTES
 from tidegate_agents.events.ring import Ring
 from tidegate_agents.process import die_with
 from tidegate_schema import event
@@ -31,14 +47,18 @@ from tidegate_schema.policy import Reason, Verdict
 LOADED, ACTIVE = b"L", b"A"
 BATCH = 64
 DRAIN_MAX = (
-    8192  # twice the TUN's queue (gateway.tun.QUEUE_LENGTH): a flood cannot keep an old generation alive
+    8192  # twice the TUN's queue (gateway.network.QUEUE_LENGTH): a flood cannot keep an old generation alive
 )
-_READ_BYTES = 65535
 _OBSERVED = Verdict(True, Reason.OBSERVED, None)
+_NO_EVENT: event.Template = (b"", b"")
 
 
 class Forwarder:
-    """Moves packets of one TUN; `step` handles what is there and returns how many packets that was."""
+    """Moves packets of one TUN; `step` handles what is there and returns how many reads that was.
+
+    What is read is a virtio_net_hdr and a packet, or a super-packet (`datapath.offload`), into the same buffer each
+    time.
+    """
 
     def __init__(self, tun: int, tables: Tables, counters: Counters, ring: Ring | None) -> None:
         self._tun = tun
@@ -46,64 +66,136 @@ class Forwarder:
         self._counters = counters
         self._ring = ring
         self._now = tables.not_earlier_than
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._into = (self._view[:ZERO_AT],)
         # Observe has no judge at all: it runs no authorization code (design §1).
         self._judge = Judge(tables).judge if tables.enforce else None
+        self._flows = Flows()
 
     def step(self, limit: int = BATCH) -> int:
         """Read, judge and write back at most `limit` packets; returns how many there were (0: none waits)."""
-        tun, judge, ring = self._tun, self._judge, self._ring
-        now = self._now = max(time.time(), self._now)  # a clock set back revives no grant
-        moved = 0
+        return self._pass(limit) if self._judge is None and self._ring is None else self._move(limit)
+
+    def _pass(self, limit: int) -> int:
+        """Write everything back: what nobody judges or logs is not even looked at."""
+        packets = octets = moved = 0
         while moved < limit:
             try:
-                data = os.read(tun, _READ_BYTES)
+                length = os.readv(self._tun, self._into)
             except BlockingIOError:
                 break
             moved += 1
-            packet = parse(data) if judge is not None or ring is not None else None
-            verdict = judge(packet, now) if judge is not None else _OBSERVED
-            if verdict.allow:
-                try:
-                    os.write(tun, data)
-                except OSError:
-                    self._counters.count_write_error()
-            self._counters.count(verdict.reason, len(data))
-            if ring is not None:
-                self._record(ring, packet, verdict, len(data), now)
-        if ring is not None and moved:
-            ring.publish()
+            packets += segments(self._buffer, length) if self._buffer[GSO_TYPE] else 1
+            octets += length - HEADER_BYTES
+            self._write(length)
+        self._counters.add({Reason.OBSERVED: (packets, octets)})
         return moved
 
-    def _record(self, ring: Ring, packet: Packet | None, verdict: Verdict, length: int, now: float) -> None:
-        rule = event.NO_RULE if verdict.rule is None else verdict.rule
-        mode = int(self._tables.enforce)
-        if packet is None:
-            client, addresses, known = event.NO_CLIENT, (bytes(16), bytes(16)), 0
+    def _move(self, limit: int) -> int:
+        # The hot loop: a packet costs what stands in it. So of a flow that is known it calls nothing but the kernel
+        # and `struct`, and everything has a local name.
+        tun, buffer, into, view, ring = self._tun, self._buffer, self._into, self._view, self._ring
+        known, name4, name6 = self._flows.get, NAME4.unpack_from, NAME6.unpack_from
+        packets, octets = [0] * REASONS, [0] * REASONS
+        now = self._tick()
+        monotonic, wall = time.monotonic_ns(), int(now * 1e9)
+        if ring is not None:
+            records, head, room, mask, seq = ring.claim()
+            record = event.STAMPED.pack_into
         else:
-            text = self._tables.clients.get(packet.source)
-            client = bytes.fromhex(text) if text else event.NO_CLIENT
-            addresses = (event.mapped(packet.source), event.mapped(packet.destination))
+            room = 0
+        moved = 0
+        while moved < limit:
+            try:
+                length = os.readv(tun, into)
+            except BlockingIOError:
+                break
+            first = buffer[HEADER_BYTES]
+            if first == PLAIN4:
+                name = name4(buffer, HEADER_BYTES)
+                end = HEADER_BYTES + (buffer[12] << 8 | buffer[13])
+            elif first >> 4 == 6:
+                name = name6(buffer, HEADER_BYTES)
+                end = HEADER_BYTES + 40 + (buffer[14] << 8 | buffer[15])
+            else:
+                name, end = NO_NAME, 0
+            flow = known(name)
+            if flow is None or length != end or length < flow[0]:
+                flow = self._meet(name, length, now)
+            _, flags_at, allow, reason, (same, known_bits) = flow
+            if allow:
+                try:
+                    os.write(tun, view[:length])
+                except OSError as error:
+                    self._not_taken(error)
+            count = segments(buffer, length) if buffer[GSO_TYPE] else 1
+            length -= HEADER_BYTES
+            packets[reason] += count
+            octets[reason] += length
+            if moved < room:
+                at = RING_HEADER_BYTES + (head + moved & mask) * event.RECORD_BYTES
+                flags = buffer[flags_at]
+                record(records, at, seq + moved, monotonic, wall, same, flags, known_bits, count, length)
+            moved += 1
+        if moved:
+            self._counters.add(dict(enumerate(zip(packets, octets, strict=True))))
+            if ring is not None:
+                ring.publish(moved)
+        return moved
+
+    def _write(self, length: int) -> None:
+        try:
+            os.write(self._tun, self._view[:length])
+        except OSError as error:
+            self._not_taken(error)
+
+    def _tick(self) -> float:
+        """Return the time that counts, Unix seconds, and let nothing that was remembered outlive a rule."""
+        now = self._now = max(time.time(), self._now)  # a clock set back revives no grant
+        if self._judge is not None and now >= self._flows.until:
+            self._flows.renew(self._tables.policy.next_change(now))
+        return now
+
+    def _meet(self, name: Name, length: int, now: float) -> Flow:
+        """Judge the packet in the buffer, of which nothing is remembered."""
+        packet = parse(bytes(self._view[HEADER_BYTES:length]))
+        verdict = self._judge(packet, now) if self._judge is not None else _OBSERVED
+        template = self._template(packet, verdict) if self._ring is not None else _NO_EVENT
+        shaped = shape(name) if name and packet is not None else None
+        if shaped is not None:
+            self._flows.remember(name, Flow(*shaped, verdict.allow, verdict.reason, template))
+        self._buffer[FLAGS_AT] = packet.tcp_flags if packet is not None else 0
+        return Flow(0, FLAGS_AT, verdict.allow, verdict.reason, template)
+
+    def _template(self, packet: Packet | None, verdict: Verdict) -> event.Template:
+        """Return what is the same in all events of a flow."""
+        text = self._tables.clients.get(packet.source) if packet is not None else None
+        known = 0
+        if packet is not None:
             known = event.KNOWN_ADDRESSES | (event.KNOWN_PORTS if packet.has_ports else 0)
-        ring.append(
-            time.monotonic_ns(),
-            int(now * 1e9),
-            self._tables.generation,
-            rule,
-            client,
-            *addresses,
-            packet.source_port if packet else 0,
-            packet.port if packet else 0,
-            event.KIND_PACKET,
-            mode,
-            int(verdict.allow),
-            verdict.reason,
-            packet.protocol if packet else 0,
-            packet.tcp_flags if packet else 0,
-            known,
-            event.VERSION,
-            1,
-            length,
+        return event.template(
+            generation=self._tables.generation,
+            rule=event.NO_RULE if verdict.rule is None else verdict.rule,
+            client_id=bytes.fromhex(text) if text else event.NO_CLIENT,
+            source=event.mapped(packet.source) if packet else bytes(16),
+            destination=event.mapped(packet.destination) if packet else bytes(16),
+            source_port=packet.source_port if packet else 0,
+            destination_port=packet.port if packet else 0,
+            kind=event.KIND_PACKET,
+            mode=int(self._tables.enforce),
+            verdict=int(verdict.allow),
+            reason=verdict.reason,
+            protocol=packet.protocol if packet else 0,
+            known=known,
         )
+
+    def _not_taken(self, error: OSError) -> None:
+        """Count a packet that the kernel did not take; one that refuses super-packets is given none from here on."""
+        self._counters.count_write_error()
+        if error.errno == errno.EINVAL and self._buffer[GSO_TYPE]:
+            self._counters.count_refused_super_packet()
+            set_offloads(self._tun, 0)
 
 
 class _StopFlag:

@@ -30,7 +30,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from tidegate_schema.event import LAYOUT, RECORD_BYTES
+from tidegate_schema.event import RECORD_BYTES
 
 MAGIC = b"TGRING\x00\x01"
 HEADER_BYTES = 4096
@@ -106,22 +106,23 @@ class Ring:
 
     # Producer -----------------------------------------------------------------------------------------------
 
-    def append(self, *fields: object) -> None:
-        """Write one record (the fields of Event after `seq`), not yet visible; at a full ring, count it instead."""
-        head = self._head
-        if head - self._tail >= self.capacity:
-            self._tail = self._words[_TAIL]
-            if head - self._tail >= self.capacity:
-                self._dropped += 1
-                return
-            self._order()
-        LAYOUT.pack_into(
-            self._bytes, HEADER_BYTES + (head & self._mask) * RECORD_BYTES, head + self._dropped, *fields
-        )
-        self._head = head + 1
+    def claim(self) -> tuple[memoryview, int, int, int, int]:
+        """Return where a batch of records goes: the file, the first one's number, how many fit, a mask, and a sequence.
 
-    def publish(self) -> None:
-        """Make every appended record visible to the consumer, with one store."""
+        Record `n` of the batch, below the number that fit, is `event.STAMPED` at byte HEADER_BYTES +
+        (first + n & mask) * RECORD_BYTES, and has the sequence number sequence + n. Then comes `publish`.
+        """
+        head = self._head
+        if head - self._tail >= self.capacity // 2:
+            self._tail = self._words[_TAIL]
+            self._order()
+        return self._bytes, head, self.capacity - (head - self._tail), self._mask, head + self._dropped
+
+    def publish(self, made: int) -> None:
+        """Make a batch of so many events visible, with one store; those that did not fit are counted."""
+        written = min(made, self.capacity - (self._head - self._tail))
+        self._head += written
+        self._dropped += made - written
         self._order()
         self._words[_DROPPED] = self._dropped
         self._words[_HEAD] = self._head

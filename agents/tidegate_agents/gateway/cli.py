@@ -107,6 +107,8 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
         counted = counters.read(where.run / "counters")
         found["packets"], found["bytes"] = counted.packets, counted.bytes
         found["write_errors"] = counted.write_errors
+        if counted.refused_super_packets:  # and since then the forwarder asked for none
+            found["offloads"] = "none"
     with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
         events = jsonfile.parse(read_bounded(where.run / "flusher.json", 1 << 16))
         found["events"] = events if isinstance(events, dict) else {}
@@ -128,6 +130,7 @@ def _print(found: dict[str, Any]) -> None:
     table.add_row("authz_mode", found["authz_mode"])
     table.add_row("logging_enabled", "on" if found["logging_enabled"] else "off")
     table.add_row("peers", str(found["peers"]))
+    table.add_row("offloads", found["offloads"])
     table.add_row("policy", "yes" if found["policy"] else "none: enforce denies all")
     for reason, count in found.get("packets", {}).items():
         if count:

@@ -17,7 +17,7 @@ from tidegate_schema.release import ReleaseError
 
 FIXED = (
     *("interface", "listen_port", "mtu", "tun", "tun_address", "mark", "table", "rule_priority"),
-    "ring_records",
+    *("ring_records", "offloads"),
 )
 """Settings that take effect at the next start of the agent."""
 

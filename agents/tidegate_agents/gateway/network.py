@@ -22,9 +22,11 @@ import pytun
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from tidegate_agents.datapath.offload import negotiate
 from tidegate_agents.host import HostError
 
 QUEUE_LENGTH = 4096
+_IFF_VNET_HDR = 0x4000  # linux/if_tun.h; python-pytun has no name for it
 _IFF_UP = 1
 ROUTE_PROTOCOL = 116  # marks the routes in main as ours; unassigned in /etc/iproute2/rt_protos
 _TUN_BUSY_SECONDS = 5.0
@@ -56,12 +58,16 @@ def index(name: str) -> int | None:
         return None
 
 
-def open_tun(settings: Mapping[str, Any]) -> int:
-    """Make the TUN and return its descriptor, non-blocking; the interface lives as long as a descriptor does."""
+def open_tun(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Make the TUN; returns its descriptor, non-blocking, and its offloads (`datapath.offload`).
+
+    The interface lives as long as a descriptor does. Each packet comes behind a virtio_net_hdr.
+    """
     tun = _attach_tun(settings["tun"])
     fd = os.dup(tun.fileno())  # close-on-exec, which python-pytun's own descriptor is not
     tun.close()
     os.set_blocking(fd, False)
+    offloads = negotiate(fd, settings["offloads"])
     name = settings["tun"]
     _sysctl(f"ipv6/conf/{name}/addr_gen_mode", "1")
     _sysctl(f"ipv6/conf/{name}/accept_ra", "0")
@@ -73,14 +79,14 @@ def open_tun(settings: Mapping[str, Any]) -> int:
         with _tolerate(errno.EEXIST):
             ip.addr("add", index=number, address=settings["tun_address"], prefixlen=32)
         ip.link("set", index=number, state="up")
-    return fd
+    return fd, offloads
 
 
 def _attach_tun(name: str) -> Any:
     deadline = time.monotonic() + _TUN_BUSY_SECONDS
     while True:
         try:
-            return pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+            return pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI | _IFF_VNET_HDR)
         except pytun.Error as error:
             if error.args[0] != errno.EBUSY or time.monotonic() > deadline:
                 raise HostError(f"cannot make the TUN {name}: {error.args[-1]}") from None

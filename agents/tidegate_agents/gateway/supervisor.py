@@ -22,6 +22,7 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tidegate_agents import host, wireguard
+from tidegate_agents.datapath import offload
 from tidegate_agents.events import ring
 from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset, traces
 from tidegate_agents.gateway.desired import FIXED, GatewayBundle, read_bundle, routes
@@ -70,6 +71,7 @@ class Supervisor:
         self._backoff = Backoff()
         self._rules = nft.Rules()
         self._tun = -1
+        self._offloads = 0
         self._applied: Desired | None = None
         self._generation = 0
         self._next_change = FAR_FUTURE
@@ -133,7 +135,7 @@ class Supervisor:
         desired = self._desired()
         # Rules first: from here on, whatever comes up later finds them there.
         self._load_rules(desired)
-        self._tun = network.open_tun(desired.settings)
+        self._open_tun()
         network.lead_into_tun(desired.settings, enforce=desired.enforce)
         self._forwarding.enable()
         self._device.ensure()
@@ -144,6 +146,9 @@ class Supervisor:
         network.set_routes(self._device.name, routes(desired.bundle))
         self._write_status()
         self._log_generation()
+
+    def _open_tun(self) -> None:
+        self._tun, self._offloads = network.open_tun(self._fixed)
 
     def _close_tun(self) -> None:
         if self._tun >= 0:
@@ -274,7 +279,7 @@ class Supervisor:
         if network.index(self._fixed["tun"]) is None:
             log.error("%s is gone; making it again", self._fixed["tun"])
             self._close_tun()
-            self._tun = network.open_tun(self._fixed)
+            self._open_tun()
             network.lead_into_tun(self._fixed, enforce=applied.enforce)
             self._new_generation(applied, waker)
         if self._device.lost():
@@ -343,6 +348,7 @@ class Supervisor:
             "peers": self._peers(),
             "forwarder": self._forwarder.child.pid if self._forwarder else None,
             "flusher": self._flusher.pid,
+            "offloads": offload.NAMES[self._offloads],
             "wireguard_go": self._device.userspace.pid if self._device.userspace else None,
             "restarts": {**self._restarts, "flusher": self._flusher.restarts},
         }

@@ -21,7 +21,7 @@ from tidegate_agents.events import ring
 from tidegate_agents.events.flusher import Conditions, Flusher, PolicyNames, Sender, encode, readable
 from tidegate_agents.events.ring import HEADER_BYTES, Ring
 from tidegate_schema import event, jsonfile, validation
-from unit.agents.kit import LogServer, drip, fields, log_server, raw_bytes, silence, status, until
+from unit.agents.kit import Batch, LogServer, drip, fields, log_server, raw_bytes, silence, status, until
 
 TIMEOUT = 0.4
 
@@ -34,9 +34,10 @@ def path(tmp_path: Path) -> Path:
 
 def fill(path: Path, *numbers: int) -> None:
     producer = Ring(path)
+    batch = Batch(producer)
     for number in numbers:
-        producer.append(*fields(number))
-    producer.publish()
+        batch.put(*fields(number))
+    batch.publish()
     producer.close()
 
 

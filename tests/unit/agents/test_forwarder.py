@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tidegate_agents.datapath import counters, forwarder
+from tidegate_agents.datapath import counters, flows, forwarder, offload
 from tidegate_agents.datapath.counters import Counters
 from tidegate_agents.datapath.forwarder import BATCH, Forwarder
-from tidegate_agents.datapath.judge import Tables
+from tidegate_agents.datapath.judge import Judge, Tables
+from tidegate_agents.datapath.offload import segments
+from tidegate_agents.datapath.packet import parse
 from tidegate_agents.events import ring
 from tidegate_agents.events.ring import Ring
 from tidegate_schema import event
 from tidegate_schema.policy import PolicyTable, Reason
-from unit.agents.kit import NOW, TCP, UDP, id_of, ip4, ip6, policy, raw, tcp, udp
+from unit.agents.kit import NOW, TCP, UDP, VNET, id_of, ip4, ip6, policy, raw, tcp, udp
 
 ALICE4, ALICE6, BOB4, WEB4, WEB6 = "10.64.0.11", "fd64::11", "10.64.0.12", "10.20.0.80", "fd20::80"
 WEB = ip4(ALICE4, WEB4, TCP, tcp())
@@ -51,11 +55,14 @@ class Twin:
             self.tun.fileno(), tables, Counters(self.counters), Ring(self.ring) if logging else None
         )
 
+    def send(self, data: bytes, header: bytes = VNET) -> None:
+        self.kernel.send(header + data)
+
     def returned(self) -> list[bytes]:
         found = []
         while True:
             try:
-                found.append(self.kernel.recv(70000))
+                found.append(self.kernel.recv(70000).removeprefix(VNET))
             except BlockingIOError:
                 return found
 
@@ -88,7 +95,7 @@ PACKETS = [
 def test_enforce_writes_back_what_is_allowed_and_nothing_else(twin: Twin, logging: bool) -> None:
     moving = twin.forwarder(enforce=True, logging=logging)
     for data in PACKETS:
-        twin.kernel.send(data)
+        twin.send(data)
     assert moving.step() == len(PACKETS)
     assert twin.returned() == PACKETS[:2]
     assert moving.step() == 0
@@ -98,7 +105,7 @@ def test_enforce_writes_back_what_is_allowed_and_nothing_else(twin: Twin, loggin
 def test_observe_writes_back_everything_byte_by_byte(twin: Twin, logging: bool) -> None:
     moving = twin.forwarder(enforce=False, logging=logging)
     for data in PACKETS:
-        twin.kernel.send(data)
+        twin.send(data)
     assert moving.step() == len(PACKETS)
     assert twin.returned() == PACKETS
 
@@ -108,10 +115,10 @@ def test_observe_writes_back_everything_byte_by_byte(twin: Twin, logging: bool) 
 def test_any_bytes_pass_observe_unchanged_and_are_denied_by_enforce(
     twin: Twin, data: bytes, logging: bool
 ) -> None:
-    twin.kernel.send(data)
+    twin.send(data)
     assert twin.forwarder(enforce=False, logging=logging).step() == 1
     assert twin.returned() == [data]
-    twin.kernel.send(data)
+    twin.send(data)
     assert twin.forwarder(enforce=True, logging=logging).step() == 1
     assert twin.returned() == []
 
@@ -119,7 +126,7 @@ def test_any_bytes_pass_observe_unchanged_and_are_denied_by_enforce(
 def test_the_largest_packet_passes_unchanged(twin: Twin) -> None:
     data = ip4(ALICE4, WEB4, TCP, tcp(body=os.urandom(65535 - 40)))
     assert len(data) == 65535
-    twin.kernel.send(data)
+    twin.send(data)
     assert twin.forwarder(enforce=True).step() == 1
     assert twin.returned() == [data]
 
@@ -127,10 +134,10 @@ def test_the_largest_packet_passes_unchanged(twin: Twin) -> None:
 def test_a_step_is_bounded(twin: Twin) -> None:
     moving = twin.forwarder(enforce=False)
     for _ in range(BATCH + 10):
-        twin.kernel.send(WEB)
+        twin.send(WEB)
     assert [moving.step(), moving.step(), moving.step()] == [BATCH, 10, 0]
     for _ in range(7):
-        twin.kernel.send(WEB)
+        twin.send(WEB)
     assert moving.step(5) == 5
 
 
@@ -148,7 +155,7 @@ def test_observe_never_asks_the_policy_nor_makes_a_judge(
         monkeypatch.setattr(forwarder, "parse", fail)  # with nothing to tell, not even a header is read
     moving = twin.forwarder(enforce=False, logging=logging)
     for data in PACKETS:
-        twin.kernel.send(data)
+        twin.send(data)
     moving.step()
     assert twin.returned() == PACKETS
 
@@ -156,7 +163,7 @@ def test_observe_never_asks_the_policy_nor_makes_a_judge(
 def test_enforce_does_ask(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PolicyTable, "decide", fail)
     moving = twin.forwarder(enforce=True)
-    twin.kernel.send(WEB)
+    twin.send(WEB)
     with pytest.raises(AssertionError):
         moving.step()
     assert twin.returned() == []
@@ -167,7 +174,7 @@ def test_with_logging_off_nothing_is_written_to_the_ring(twin: Twin, enforce: bo
     before = twin.ring.read_bytes()
     moving = twin.forwarder(enforce=enforce)
     for data in PACKETS:
-        twin.kernel.send(data)
+        twin.send(data)
     moving.step()
     assert twin.ring.read_bytes() == before
 
@@ -176,7 +183,7 @@ def test_with_logging_off_nothing_is_written_to_the_ring(twin: Twin, enforce: bo
 def test_with_logging_on_every_packet_makes_one_event(twin: Twin, enforce: bool) -> None:
     moving = twin.forwarder(enforce=enforce, logging=True)
     for data in PACKETS:
-        twin.kernel.send(data)
+        twin.send(data)
     moving.step()
     events = twin.events()
     assert [one.seq for one in events] == list(range(len(PACKETS)))
@@ -197,10 +204,10 @@ def test_with_logging_on_every_packet_makes_one_event(twin: Twin, enforce: bool)
 @pytest.mark.parametrize("enforce", [False, True])
 def test_an_event_tells_who_and_where_and_no_payload(twin: Twin, enforce: bool) -> None:
     secret = b"payload that nobody logs"
-    twin.kernel.send(ip4(ALICE4, WEB4, TCP, tcp(1234, 443, 0x18, secret)))
-    twin.kernel.send(ip4("10.64.0.99", WEB4, UDP, udp(1, 2, secret)))
-    twin.kernel.send(secret)
-    twin.kernel.send(ip4(ALICE4, WEB4, UDP, secret, fragment=(1480, False)))
+    twin.send(ip4(ALICE4, WEB4, TCP, tcp(1234, 443, 0x18, secret)))
+    twin.send(ip4("10.64.0.99", WEB4, UDP, udp(1, 2, secret)))
+    twin.send(secret)
+    twin.send(ip4(ALICE4, WEB4, UDP, secret, fragment=(1480, False)))
     twin.forwarder(enforce=enforce, logging=True).step()
     one, unknown, unparseable, later = twin.events()
     assert one.client_id.hex() == id_of("alice")
@@ -231,20 +238,200 @@ def test_a_clock_set_back_revives_no_grant(
     table = PolicyTable(policy(alice=[rule]))
     clock(monkeypatch, NOW)
     moving = twin.forwarder(enforce=True, policy=table, not_earlier_than=remembered)
-    twin.kernel.send(WEB)
+    twin.send(WEB)
     moving.step()
     assert twin.returned() == ([] if remembered else [WEB])
     for now in (NOW + 10, NOW, 0):
         clock(monkeypatch, now)
-        twin.kernel.send(WEB)
+        twin.send(WEB)
         moving.step()
         assert twin.returned() == []
+
+
+# Packets of a few flows, written so that their bytes stand where another one's might be looked for: with options,
+# fragments, extension headers, cut short, longer than they say, and of lengths that vary.
+FEW: list[bytes] = [
+    *(ip4(ALICE4, WEB4, TCP, tcp(1000, port, body=body)) for port in (443, 22) for body in (b"", b"x" * 30)),
+    *(ip4(source, WEB4, UDP, udp(1000, 443)) for source in (ALICE4, BOB4, "10.64.0.99")),
+    *(ip6(ALICE6, WEB6, UDP, udp(1000, port)) for port in (53, 54)),
+    ip6(ALICE6, WEB6, TCP, tcp(1000, 53)),
+    ip4(ALICE4, WEB4, 47, tcp(1000, 443)),
+    ip4(ALICE4, WEB4, TCP, tcp(1000, 443), fragment=(0, True)),
+    ip4(ALICE4, WEB4, TCP, tcp(1000, 443), fragment=(64, False)),
+    ip4(ALICE4, WEB4, TCP, tcp(1000, 443), options=b"\x01" * 4),
+    ip4(ALICE4, WEB4, TCP, tcp(1000, 443)[:8]),
+    ip4(ALICE4, WEB4, TCP, b""),
+    ip4(ALICE4, WEB4, UDP, b""),
+    *(first + ip6(ALICE6, WEB6, UDP, udp(1000, 53))[1:] for first in (b"\x46", b"\x45", b"\x70", b"\x61")),
+    *(first + ip4(ALICE4, WEB4, TCP, tcp(1000, 443))[1:] for first in (b"\x46", b"\x55", b"\x65")),
+]
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> bytes:
+    """One of the few, as it is, cut, with more behind it, or with a byte changed."""
+    data = draw(st.sampled_from(FEW))
+    how = draw(st.sampled_from(["as it is", "cut", "more", "changed"]))
+    if how == "cut":
+        return data[: draw(st.integers(1, len(data)))]
+    if how == "more":
+        return data + draw(st.binary(min_size=1, max_size=30))
+    if how == "changed":
+        at = draw(st.integers(0, min(len(data) - 1, 48)))
+        return data[:at] + draw(st.binary(min_size=1, max_size=1)) + data[at + 1 :]
+    return data
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(alike(), min_size=1, max_size=30), st.integers(1, 5))
+def test_what_is_remembered_changes_no_verdict_and_no_event(
+    twin: Twin, packets: list[bytes], most: int
+) -> None:
+    ring.create(twin.ring, 256)
+    moving = twin.forwarder(enforce=True, logging=True)
+    judge = Judge(moving._tables)
+    expected = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows, "MOST", most)
+        for data in packets:
+            twin.send(data)
+        assert moving.step() == len(packets)
+    for data, found in zip(packets, twin.events(), strict=True):
+        packet = parse(data)
+        verdict = judge.judge(packet, NOW)
+        expected += [data] if verdict.allow else []
+        ports = (packet.source_port, packet.port, packet.tcp_flags) if packet else (0, 0, 0)
+        assert (found.verdict, found.reason, found.length) == (verdict.allow, verdict.reason, len(data))
+        assert found.rule == (event.NO_RULE if verdict.rule is None else verdict.rule)
+        assert (found.source_port, found.destination_port, found.tcp_flags) == ports
+        assert found.protocol == (packet.protocol if packet else 0)
+    assert twin.returned() == expected
+
+
+def test_a_later_fragment_is_never_remembered(twin: Twin) -> None:
+    moving = twin.forwarder(enforce=True)
+    first = ip4(ALICE4, WEB4, TCP, tcp(1000, 443, body=bytes(28)), fragment=(0, True))
+    later = ip4(ALICE4, WEB4, TCP, tcp(1000, 443), fragment=(64, False))
+    for data in (later, first, later):
+        twin.send(data)
+    moving.step()
+    assert twin.returned() == [first, later]
+
+
+@pytest.mark.parametrize("logging", [False, True])
+def test_only_the_first_packet_of_a_flow_is_judged(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch, logging: bool
+) -> None:
+    asked = []
+    decide = PolicyTable.decide
+    monkeypatch.setattr(PolicyTable, "decide", lambda *rest: asked.append(rest) or decide(*rest))
+    moving = twin.forwarder(enforce=True, logging=logging)
+    for data in [FEW[0], FEW[1], FEW[7], FEW[0], FEW[7], FEW[2], FEW[2]] * 3:
+        twin.send(data)
+    moving.step()
+    assert len(asked) == 3
+    assert twin.returned() == [FEW[0], FEW[1], FEW[7], FEW[0], FEW[7]] * 3
+
+
+def test_what_is_remembered_is_bounded(twin: Twin) -> None:
+    moving = twin.forwarder(enforce=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows, "MOST", 50)
+        for port in range(BATCH):
+            twin.send(ip4(ALICE4, WEB4, TCP, tcp(1000 + port, 443)))
+        moving.step()
+    assert len(moving._flows._known) == BATCH - 50
+
+
+def test_no_remembered_flow_outlives_its_rule(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = PolicyTable(policy(alice=[{"to": ["10.20.0.80/32"], "ports": ["any"], "expires": NOW + 10}]))
+    clock(monkeypatch, NOW)
+    moving = twin.forwarder(enforce=True, policy=table)
+    for now, expected in ((NOW, [WEB]), (NOW + 9.9, [WEB]), (NOW + 10, []), (NOW + 11, [])):
+        clock(monkeypatch, now)
+        twin.send(WEB)
+        moving.step()
+        assert twin.returned() == expected
+
+
+def super_packet(kind: int, size: int) -> bytes:
+    return struct.pack("=BBHHHH", 1, kind, 0, size, 0, 0)
+
+
+@pytest.mark.parametrize("enforce", [False, True])
+def test_a_super_packet_comes_back_with_its_header_and_counts_as_what_it_stands_for(
+    twin: Twin, enforce: bool
+) -> None:
+    moving = twin.forwarder(enforce=enforce, logging=True)
+    sent = [
+        (super_packet(1, 1000), ip4(ALICE4, WEB4, TCP, tcp(body=bytes(2001))), 3),
+        (super_packet(1, 1000), ip4(ALICE4, WEB4, TCP, tcp(body=bytes(2000))), 2),
+        (super_packet(5, 100), ip6(ALICE6, WEB6, UDP, udp(body=bytes(450))), 5),
+        (super_packet(1, 0), ip4(ALICE4, WEB4, TCP, tcp(body=bytes(450))), 1),
+        (super_packet(0, 100), ip4(ALICE4, WEB4, TCP, tcp(body=bytes(450))), 1),
+    ]
+    for header, data, _ in sent:
+        twin.send(data, header)
+    moving.step()
+    assert twin.returned() == [header + data for header, data, _ in sent]
+    counted = [one.packets for one in twin.events()]
+    assert counted == [count for _, _, count in sent]
+    found = counters.read(twin.counters)
+    reasons = ["allowed"] if enforce else ["observed"]
+    assert [found.packets[reason] for reason in reasons] == [sum(counted)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(min_size=10, max_size=200))
+def test_any_header_stands_for_a_packet_or_more(data: bytes) -> None:
+    assert segments(data.ljust(70000, b"\0"), len(data)) >= 1
+
+
+def test_a_kernel_that_takes_no_super_packets_is_given_none_any_more(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(forwarder, "set_offloads", lambda _, bits: asked.append(bits))
+    moving = twin.forwarder(enforce=True)
+    write = os.write
+
+    def refuse(fd: int, data: memoryview) -> int:
+        if data[1]:
+            raise OSError(errno.EINVAL, "refused")
+        return write(fd, data)
+
+    monkeypatch.setattr(forwarder.os, "write", refuse)
+    twin.send(WEB, super_packet(1, 100))
+    twin.send(WEB)
+    moving.step()
+    assert twin.returned() == [WEB]
+    assert asked == [0]
+    found = counters.read(twin.counters)
+    assert (found.write_errors, found.refused_super_packets) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("setting", "taken", "expected"),
+    [
+        ("auto", {0x6F, 7, 0}, "tso+uso"),
+        ("auto", {7, 0}, "tso"),
+        ("auto", {0}, "none"),
+        ("tso", {0x6F, 7, 0}, "tso"),
+        ("off", {0x6F, 7, 0}, "none"),
+    ],
+)
+def test_offloads_go_down_a_ladder(setting: str, taken: set[int], expected: str) -> None:
+    def set_them(_: int, bits: int) -> None:
+        if bits not in taken:
+            raise OSError(errno.EINVAL, "unknown bits")
+
+    assert offload.NAMES[offload.negotiate(3, setting, set_them)] == expected
 
 
 def test_packets_and_bytes_are_counted_by_reason(twin: Twin) -> None:
     moving = twin.forwarder(enforce=True)
     for data in [*PACKETS, WEB]:
-        twin.kernel.send(data)
+        twin.send(data)
     moving.step()
     found = counters.read(twin.counters)
     assert found.packets["allowed"] == 3
@@ -253,7 +440,7 @@ def test_packets_and_bytes_are_counted_by_reason(twin: Twin) -> None:
     assert found.packets["unknown-source"] == found.packets["no-rule"] == 1
     assert found.write_errors == 0
     # The counts go on over a hand-over, and each reason has its own.
-    twin.kernel.send(WEB)
+    twin.send(WEB)
     twin.forwarder(enforce=False).step()
     found = counters.read(twin.counters)
     assert (found.packets["allowed"], found.packets["observed"]) == (3, 1)
@@ -268,11 +455,11 @@ def test_a_packet_that_the_kernel_does_not_take_is_counted_and_the_next_goes_on(
             twin.tun.send(b"x" * 1000)
         except BlockingIOError:
             break
-    twin.kernel.send(WEB)
+    twin.send(WEB)
     assert moving.step() == 1
     assert counters.read(twin.counters).write_errors == 1
     twin.returned()
-    twin.kernel.send(WEB)
+    twin.send(WEB)
     moving.step()
     assert twin.returned() == [WEB]
 
@@ -281,8 +468,9 @@ def test_a_full_ring_holds_nobody_up(twin: Twin) -> None:
     moving = twin.forwarder(enforce=False, logging=True)
     for _ in range(10):
         for _ in range(50):
-            twin.kernel.send(WEB)
+            twin.send(WEB)
         moving.step()
         assert twin.returned() == [WEB] * 50
     reader = Ring(twin.ring)
     assert (reader.pending(), reader.dropped()) == (256, 244)
+    assert [one.seq for one in twin.events()] == list(range(256))

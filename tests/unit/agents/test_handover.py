@@ -24,14 +24,14 @@ from tidegate_agents.gateway.processes import Forwarder, ProcessError, replace_f
 from tidegate_agents.host import Places
 from tidegate_schema import event
 from tidegate_schema.policy import PolicyTable
-from unit.agents.kit import UDP, descriptors, id_of, ip4, policy, raw, udp, until
+from unit.agents.kit import UDP, VNET, descriptors, id_of, ip4, policy, raw, udp, until
 
 ALICE, WEB = "10.64.0.11", "10.20.0.80"
 WINDOW = 60  # packets under way at most: well below what the socket pair holds
 
 
 def packet(number: int) -> bytes:
-    return ip4(ALICE, WEB, UDP, udp(body=struct.pack(">Q", number)))
+    return VNET + ip4(ALICE, WEB, UDP, udp(body=struct.pack(">Q", number)))
 
 
 def number(data: bytes) -> int:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tidegate_agents.events.ring import HEADER_BYTES, MAGIC, Ring, RingError, create, open_or_replace
 from tidegate_schema import event
-from unit.agents.kit import fields
+from unit.agents.kit import Batch, fields
 
 RECORD = event.RECORD_BYTES
 
@@ -34,9 +34,10 @@ def made(path: Path, records: int = 8) -> Ring:
 
 
 def produce(ring: Ring, *numbers: int) -> None:
+    batch = Batch(ring)
     for number in numbers:
-        ring.append(*fields(number))
-    ring.publish()
+        batch.put(*fields(number))
+    batch.publish()
 
 
 def read(ring: Ring, limit: int = 10**6) -> list[tuple[int, int]]:
@@ -66,18 +67,20 @@ def test_every_ring_has_an_epoch_of_its_own(path: Path) -> None:
 def test_records_come_out_as_they_went_in(path: Path) -> None:
     ring = made(path)
     one = fields(77, client_id=bytes(range(16)), verdict=0, rule=event.NO_RULE, wall_ns=2**63)
-    ring.append(*one)
-    ring.publish()
+    batch = Batch(ring)
+    batch.put(*one)
+    batch.publish()
     assert [event.unpack(record) for record in ring.peek(9)] == [event.Event(0, *one)]
 
 
 def test_what_is_not_published_is_not_seen(path: Path) -> None:
     ring = made(path)
     consumer = Ring(path)
+    batch = Batch(ring)
     for number in range(5):
-        ring.append(*fields(number))
+        batch.put(*fields(number))
     assert (consumer.pending(), consumer.peek(9)) == (0, [])
-    ring.publish()
+    batch.publish()
     assert consumer.pending() == 5
     assert len(consumer.peek(9)) == 5
 
@@ -123,6 +126,7 @@ def test_a_full_ring_drops_the_new_and_counts_it(path: Path) -> None:
 )
 def test_any_order_of_steps_keeps_the_promise(path: Path, steps: list[tuple[str, int]]) -> None:
     producer, consumer = made(path), Ring(path)
+    batch = Batch(producer)
     written: dict[int, int] = {}  # by sequence number, of this and earlier producers
     number = 0
     seen: list[tuple[int, int]] = []
@@ -130,16 +134,16 @@ def test_any_order_of_steps_keeps_the_promise(path: Path, steps: list[tuple[str,
     for step, count in steps:
         if step == "append":
             for _ in range(count):
-                head, lost = producer._head, producer._dropped
-                producer.append(*fields(number))
-                if producer._head > head:
-                    written[head + lost] = number
+                seq = batch.put(*fields(number))
+                if seq is not None:
+                    written[seq] = number
                 number += 1
         elif step == "publish":
-            producer.publish()
+            batch.publish()
             published = producer._head
         elif step == "restart producer":
             producer = Ring(path)  # what it had not published is as if it had never been
+            batch = Batch(producer)
             assert producer._head == published
         elif step == "restart consumer":
             consumer = Ring(path)
@@ -159,7 +163,7 @@ def test_any_order_of_steps_keeps_the_promise(path: Path, steps: list[tuple[str,
 def test_a_restarted_producer_goes_on_where_it_was(path: Path) -> None:
     first = made(path)
     produce(first, *range(10))
-    first.append(*fields(99))
+    Batch(first).put(*fields(99))
     first.close()
     second = Ring(path)
     consumer = Ring(path)
@@ -281,17 +285,19 @@ PRODUCER = """
 import sys
 from pathlib import Path
 from tidegate_agents.events.ring import Ring
+from unit.agents.kit import Batch
 ring, count, kill_at = Ring(Path(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+batch = Batch(ring)
 for n in range(count):
     mark = (n * 2654435761) & 0xFFFFFFFFFFFFFFFF
-    ring.append(mark, n, n & 0xFFFFFFFF, 0, mark.to_bytes(16, "big"), mark.to_bytes(16, "little"), bytes(16),
-                n & 0xFFFF, 1, 1, 1, 1, 1, 6, 2, 3, 1, mark, n)
+    who = mark.to_bytes(16, "big"), mark.to_bytes(16, "little"), bytes(16)
+    batch.put(mark, n, n & 0xFFFFFFFF, 0, *who, n & 0xFFFF, 1, 1, 1, 1, 1, 6, 2, 3, 1, mark, n)
     if n % 37 == 0:
-        ring.publish()
+        batch.publish()
     if n == kill_at:
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
-ring.publish()
+batch.publish()
 """
 
 
@@ -319,7 +325,8 @@ def consume(ring: Ring, running: Callable[[], bool], *, lazily: bool) -> list[tu
 
 
 def producer(path: Path, count: int, kill_at: int = -1) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", PRODUCER, str(path), str(count), str(kill_at)])
+    command = [sys.executable, "-c", PRODUCER, str(path), str(count), str(kill_at)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
 
 
 @pytest.mark.parametrize(("capacity", "lazily"), [(256, True), (1 << 14, False)])
