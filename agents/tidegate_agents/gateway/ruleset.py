@@ -1,15 +1,21 @@
 """The gateway's nftables ruleset, as text for one `nft -f` transaction. Pure: settings in, text out.
 
-    prerouting raw     from WireGuard, not for this host: notrack, mark, so that routing leads it into the TUN
-    prerouting mangle  from the TUN: the forwarder has allowed it; mark its connection as approved
-    forward            from the TUN: on its way; from WireGuard: only into the TUN; to WireGuard: only replies of
-                       approved connections
+    prerouting raw     from WireGuard, not for this host: of a flow in the flow set, on its way; else notrack, mark, so
+                       that routing leads it into the TUN
+    prerouting mangle  from the TUN, or of a flow in the set: the forwarder has allowed it; mark its connection
+    forward            from the TUN: on its way; from WireGuard: only into the TUN, or of a flow in the set; to
+                       WireGuard: only replies of approved connections
+    forward, late      from the TUN, and no rule of anybody's has dropped it: its flow comes into the set, for a time
     input, output      this host's own addresses are no way around: nothing in, nothing out but ICMP errors about
                        approved connections
     postrouting nat    masquerade, by local setting
 
 notrack on the first pass, because conntrack would make its NAT decision there and masquerade would silently never
 apply. In observe no rule drops. `bypass` (observe only) leaves the TUN out while no forwarder reads it.
+
+The flow set is the kernel's memory of what the forwarder has allowed: each flow is judged again once per timeout, and
+emptying the set has every one judged with its next packet. Replies need a mark in `live`, which a running agent renews:
+when nobody is left on this host, both directions end within a timeout.
 
 Everything is in one private table; nothing of anyone else's is touched.
 """
@@ -22,40 +28,62 @@ from typing import Any
 TABLE = "tidegate"
 APPROVED = 0x74000001
 """Connection mark of what the forwarder has allowed."""
+FLOWS = ("flows4", "flows6")
+_FLOWS_MOST = 262144  # some 60 MB of kernel memory; a flow that finds no room goes on crossing the TUN
 
 _ERRORS4 = "{ destination-unreachable, time-exceeded, parameter-problem }"
 _ERRORS6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
+_PORTED = "meta l4proto { tcp, udp, sctp }"
+_KEYS = {
+    family: f"{header} saddr . {header} daddr . meta l4proto . th sport . th dport"
+    for family, header in (("4", "ip"), ("6", "ip6"))
+}
+
+
+def has_flows(settings: Mapping[str, Any]) -> bool:
+    """Tell whether the kernel remembers flows; not while every packet is logged, since it would log none of them."""
+    return bool(settings["flow_cache"] and not settings["logging_enabled"])
 
 
 def render(
     settings: Mapping[str, Any], *, enforce: bool, bypass: bool = False, only_ours: Collection[str] = ()
 ) -> str:
-    """Return the whole ruleset for one mode; loading it replaces the one before in one step.
+    """Return the whole ruleset for one mode; loading it replaces the one before in one step, with an empty flow set.
 
     `only_ours` names the families (ipv4, ipv6) that the host forwards for Tidegate alone: in enforce nothing else of
     them is forwarded.
     """
     wg, tun, mark = f'"{settings["interface"]}"', f'"{settings["tun"]}"', f"{settings['mark']:#x}"
+    hit = f"{settings['mark'] + 1:#x}"
     assert not (enforce and bypass)
+    flows = has_flows(settings) and not bypass
     lines = [
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
+        *(_sets(settings["flow_timeout"]) if flows else ()),
         " chain raw {",
         "  type filter hook prerouting priority raw; policy accept;",
         # A client's address comes from WireGuard, or it is forged.
         f"  iifname != {{ {wg}, {tun} }} fib saddr oifname {wg} counter drop" if enforce else "",
         f"  iifname != {wg} accept",
         "  fib daddr type { local, broadcast, multicast } accept",
+        *(
+            f"  {_PORTED} {key} @flows{family} meta mark set {hit} counter accept"
+            for family, key in _KEYS.items()
+            if flows
+        ),
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
         " chain approve {",
         "  type filter hook prerouting priority mangle; policy accept;",
         f"  iifname {tun} ct direction original ct mark set {APPROVED:#x}",
+        f"  iifname {wg} meta mark {hit} ct direction original ct mark set {APPROVED:#x}" if flows else "",
         " }",
+        *(_remember(tun) if flows else ()),
     ]
     if enforce:
-        lines += _enforce(wg, tun, mark, only_ours)
+        lines += _enforce(wg, tun, mark, hit if flows else None, settings["flow_timeout"], only_ours)
     if settings["masquerade"]:
         names = ", ".join(f'"{name}"' for name in settings["masquerade"])
         lines += [
@@ -67,9 +95,45 @@ def render(
     return "\n".join(line for line in [*lines, "}"] if line) + "\n"
 
 
-def _enforce(wg: str, tun: str, mark: str, only_ours: Collection[str]) -> list[str]:
-    approved = f"ct mark {APPROVED:#x}"
+def forget_flows() -> str:
+    """Return what empties the flow set, in one step."""
+    return "".join(f"flush set inet {TABLE} {name}\n" for name in FLOWS)
+
+
+def stay_live(timeout: int) -> str:
+    """Return what lets replies pass for another timeout of so many seconds."""
+    return (
+        f"flush set inet {TABLE} live\nadd element inet {TABLE} live {{ {APPROVED:#x} timeout {timeout}s }}\n"
+    )
+
+
+def _sets(timeout: int) -> list[str]:
     return [
+        f" set flows{family} {{ type {kind} . {kind} . inet_proto . inet_service . inet_service; "
+        f"flags dynamic, timeout; timeout {timeout}s; size {_FLOWS_MOST}; }}"
+        for family, kind in (("4", "ipv4_addr"), ("6", "ipv6_addr"))
+    ]
+
+
+def _remember(tun: str) -> list[str]:
+    return [
+        " chain remember {",
+        # Behind other tools' rules: a packet that they drop has not opened its flow.
+        "  type filter hook forward priority filter + 10; policy accept;",
+        f"  iifname != {tun} accept",
+        # Its destination is another one than was judged, so that a packet straight to it has not been judged.
+        "  ct status dnat accept",
+        *(f"  {_PORTED} update @flows{family} {{ {key} }}" for family, key in _KEYS.items()),
+        " }",
+    ]
+
+
+def _enforce(
+    wg: str, tun: str, mark: str, hit: str | None, timeout: int, only_ours: Collection[str]
+) -> list[str]:
+    approved = "ct mark @live"
+    return [
+        f" set live {{ type mark; flags timeout; elements = {{ {APPROVED:#x} timeout {timeout}s }}; }}",
         " chain forward {",
         "  type filter hook forward priority filter; policy accept;",
         f"  iifname {tun} oifname {{ {wg}, {tun} }} counter drop",
@@ -77,6 +141,7 @@ def _enforce(wg: str, tun: str, mark: str, only_ours: Collection[str]) -> list[s
         f"  iifname {tun} icmpv6 type {_ERRORS6} ct state != related counter drop",
         f"  iifname {tun} counter accept",
         f"  iifname {wg} oifname {tun} meta mark {mark} accept",
+        f"  iifname {wg} oifname != {{ {wg}, {tun} }} meta mark {hit} counter accept" if hit else "",
         f"  iifname {wg} counter drop",
         f"  oifname {wg} ct state established,related {approved} counter accept",
         f"  oifname {{ {wg}, {tun} }} counter drop",

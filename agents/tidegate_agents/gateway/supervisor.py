@@ -52,7 +52,7 @@ class Desired:
 
     def judgement(self) -> tuple[object, ...]:
         """Return everything a forwarder depends on: when it differs, a new generation is due."""
-        chosen = ("authz_mode", "logging_enabled")
+        chosen = ("authz_mode", "logging_enabled", "flow_cache", "flow_timeout")
         return (*(self.settings[name] for name in chosen), self.bundle.clients, self.bundle.policy.document)
 
 
@@ -75,6 +75,7 @@ class Supervisor:
         self._applied: Desired | None = None
         self._generation = 0
         self._next_change = FAR_FUTURE
+        self._live_until = 0.0
         self._restarts = {"forwarder": 0, "wireguard": 0}
         self._trouble: str | None = None
         self._status: dict[str, Any] = {}
@@ -175,8 +176,10 @@ class Supervisor:
             self._apply(desired, waker)
             self._log_generation()
         elif self._inbox.now() >= self._next_change:
+            self._forget_flows(desired)
             self._revoke(desired)
         self._inbox.remember_time()
+        self._stay_live(desired)
 
     def _patience(self) -> float:
         if self._trouble is not None:
@@ -199,7 +202,7 @@ class Supervisor:
         if self._applied is None or desired.judgement() != self._applied.judgement():
             self._new_generation(desired, waker)
         elif desired.settings["masquerade"] != self._applied.settings["masquerade"]:
-            self._load_rules(desired, bypass=self._forwarder is None and not desired.enforce)
+            self._load_rules(desired, bypass=self._is_bypassed(desired))
         wireguard.set_peers(self._device.name, change.grow)
         if network.is_up(self._device.name):
             network.set_routes(self._device.name, routes(desired.bundle))
@@ -233,14 +236,31 @@ class Supervisor:
         if not desired.enforce:
             self._load_rules(desired)
             network.lead_into_tun(self._fixed, enforce=False)
+        self._forget_flows(desired)
         self._revoke(desired)
         generation.forget_before(self._places, number)
 
     def _load_rules(self, desired: Desired, *, bypass: bool = False) -> None:
         mine = self._forwarding.were_off
+        self._live_until = 0.0
         self._rules.load(
             ruleset.render(desired.settings, enforce=desired.enforce, bypass=bypass, only_ours=mine)
         )
+
+    def _forget_flows(self, desired: Desired) -> None:
+        """Have every flow judged again, by its next packet."""
+        if ruleset.has_flows(desired.settings) and not self._is_bypassed(desired):
+            nft.load(ruleset.forget_flows())
+
+    def _is_bypassed(self, desired: Desired) -> bool:
+        return self._forwarder is None and not desired.enforce
+
+    def _stay_live(self, applied: Desired) -> None:
+        """Let replies pass for another while; when nobody does, they end."""
+        if applied.enforce and time.monotonic() >= self._live_until:
+            timeout = applied.settings["flow_timeout"]
+            nft.load(ruleset.stay_live(timeout))
+            self._live_until = time.monotonic() + timeout / 4
 
     def _revoke(self, desired: Desired) -> None:
         """Cut connections that are no longer allowed, or whose client's address is another's now.
@@ -304,7 +324,9 @@ class Supervisor:
             self._backoff.after_death(time.monotonic() - self._forwarder.child.started)
             self._forwarder.close()
             self._forwarder = None
-            if not applied.enforce:
+            if applied.enforce:
+                self._forget_flows(applied)
+            else:
                 self._load_rules(applied, bypass=True)  # observe fails open
         if self._forwarder is None and time.monotonic() >= self._backoff.not_before:
             try:

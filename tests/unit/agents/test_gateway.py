@@ -167,9 +167,10 @@ def test_routes_cover_exactly_the_peers_addresses(fours: set[int], sixes: set[in
 
 SETTINGS = defaults("gateway")
 MASQUERADED = SETTINGS | {"masquerade": ["eth0", "inside-1"]}
+UNCACHED = SETTINGS | {"flow_cache": False}
 VARIANTS = [
     (chosen, enforce, bypass)
-    for chosen in (SETTINGS, MASQUERADED)
+    for chosen in (SETTINGS, MASQUERADED, UNCACHED)
     for enforce, bypass in ((True, False), (False, False), (False, True))
 ]
 
@@ -180,7 +181,7 @@ def rules(text: str, chain: str) -> list[str]:
     return [line.strip() for line in inside.splitlines() if "hook" not in line]
 
 
-@pytest.mark.parametrize("chosen", [SETTINGS, MASQUERADED])
+@pytest.mark.parametrize("chosen", [SETTINGS, MASQUERADED, UNCACHED])
 @pytest.mark.parametrize("bypass", [True, False])
 def test_in_observe_no_rule_drops(chosen: dict[str, Any], bypass: bool) -> None:
     text = ruleset.render(chosen, enforce=False, bypass=bypass)
@@ -191,17 +192,23 @@ def test_in_observe_no_rule_drops(chosen: dict[str, Any], bypass: bool) -> None:
     assert ("notrack" in text) != bypass
 
 
-def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere() -> None:
-    text = ruleset.render(SETTINGS, enforce=True)
+@pytest.mark.parametrize("chosen", [SETTINGS, UNCACHED])
+def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chosen: dict[str, Any]) -> None:
+    text = ruleset.render(chosen, enforce=True)
     forward = rules(text, "forward")
     wg, tun = '"tidegate0"', '"tidegate-tun"'
     from_wg = [rule for rule in forward if rule.startswith(f"iifname {wg}")]
-    assert from_wg == [f"iifname {wg} oifname {tun} meta mark 0x7400 accept", f"iifname {wg} counter drop"]
+    remembered = f"iifname {wg} oifname != {{ {wg}, {tun} }} meta mark 0x7401 counter accept"
+    assert from_wg == [
+        f"iifname {wg} oifname {tun} meta mark 0x7400 accept",
+        *([remembered] if chosen is SETTINGS else []),
+        f"iifname {wg} counter drop",
+    ]
     # Nothing reaches a client but answers to what was approved, and nothing goes from client to client.
     assert forward[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
     assert forward[0] == f"iifname {tun} oifname {{ {wg}, {tun} }} counter drop"
     (to_wg,) = [rule for rule in forward if rule.startswith(f"oifname {wg}")]
-    assert "ct mark 0x74000001" in to_wg
+    assert "ct mark @live" in to_wg
     assert "established" in to_wg
     assert rules(text, "input") == [f"iifname {{ {wg}, {tun} }} counter drop"]
     assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
@@ -211,12 +218,30 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere() -> 
     assert all("ct state != related" in rule and forward.index(rule) < accept for rule in errors)
 
 
-def test_raw_marks_and_does_not_track() -> None:
-    for enforce in (True, False):
-        raw_rules = rules(ruleset.render(SETTINGS, enforce=enforce), "raw")
-        forged = 'iifname != { "tidegate0", "tidegate-tun" } fib saddr oifname "tidegate0" counter drop'
-        assert raw_rules[: 1 + enforce] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
-        assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
+@pytest.mark.parametrize("enforce", [True, False])
+@pytest.mark.parametrize("chosen", [SETTINGS, UNCACHED])
+def test_raw_marks_and_does_not_track_but_flows_that_are_remembered(
+    chosen: dict[str, Any], enforce: bool
+) -> None:
+    raw_rules = rules(ruleset.render(chosen, enforce=enforce), "raw")
+    forged = 'iifname != { "tidegate0", "tidegate-tun" } fib saddr oifname "tidegate0" counter drop'
+    assert raw_rules[: 1 + enforce] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
+    assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
+    hits = [rule for rule in raw_rules if "mark set 0x7401" in rule]
+    assert len(hits) == (2 if chosen is SETTINGS else 0)
+    assert all("@flows" in rule for rule in hits)
+
+
+def test_the_kernel_remembers_no_flow_while_packets_are_logged_or_no_forwarder_reads() -> None:
+    logged = SETTINGS | {"logging_enabled": True}
+    assert not ruleset.has_flows(logged)
+    for text in (
+        ruleset.render(logged, enforce=True),
+        ruleset.render(UNCACHED, enforce=True),
+        ruleset.render(SETTINGS, enforce=False, bypass=True),
+    ):
+        assert "flows4" not in text
+    assert "flows4" in ruleset.render(SETTINGS, enforce=False)
 
 
 def test_enforce_cannot_be_bypassed() -> None:
@@ -240,7 +265,7 @@ def test_nft_accepts_it(chosen: dict[str, Any], enforce: bool, bypass: bool) -> 
     reason = sandbox.why_not()
     if reason is not None:
         pytest.skip(f"needs a network namespace ({reason})")
-    named = chosen | {"interface": "wg-x", "tun": "t0", "mark": 0xFFFFFFFF}
+    named = chosen | {"interface": "wg-x", "tun": "t0", "mark": 0xFFFFFFFE}
     for settings_ in (chosen, named):
         text = ruleset.render(settings_, enforce=enforce, bypass=bypass)
         command = [*sandbox.sandbox_prefix(), "nft", "-c", "-f", "-"]
