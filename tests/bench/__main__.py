@@ -15,7 +15,7 @@ from bench.rows import Options, Row, show
 # Part -> the module that measures it; None where nothing exists yet to be measured.
 PARTS: dict[str, str | None] = {
     "compiler": "bench.compiler",
-    "datapath": None,
+    "datapath": "bench.datapath",
     "events": None,
     "release": None,
     "control": None,

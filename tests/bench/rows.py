@@ -22,7 +22,7 @@ class Options:
 class Row:
     """One result. `baseline` is what it is compared with, in the same unit; `target` is a promise, if any.
 
-    A target is met when the value is at or below it: what has one is a cost. Rates (peers/s) have none.
+    A target is met when the value is at or below it, as a cost is; or at or above it, with `at_least`, as a rate.
     """
 
     part: str
@@ -31,10 +31,13 @@ class Row:
     unit: str
     baseline: float | None = None
     target: float | None = None
+    at_least: bool = False
 
     @property
     def met(self) -> bool | None:
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "met": self.met}

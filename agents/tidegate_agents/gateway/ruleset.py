@@ -64,21 +64,24 @@ def render(
         *(_sets(settings["flow_timeout"]) if flows else ()),
         " chain raw {",
         "  type filter hook prerouting priority raw; policy accept;",
-        # A client's address comes from WireGuard, or it is forged.
-        f"  iifname != {{ {wg}, {tun} }} fib saddr oifname {wg} counter drop" if enforce else "",
-        f"  iifname != {wg} accept",
-        "  fib daddr type { local, broadcast, multicast } accept",
+        f"  iifname {tun} accept",
+        # Before anything else, since most packets are of a flow that is known. No ports are read of other protocols,
+        # or of a later fragment, that would be in the set.
         *(
-            f"  {_PORTED} {key} @flows{family} meta mark set {hit} counter accept"
+            f"  iifname {wg} {key} @flows{family} meta mark set {hit} counter accept"
             for family, key in _KEYS.items()
             if flows
         ),
+        # A client's address comes from WireGuard, or it is forged.
+        f"  iifname != {wg} fib saddr oifname {wg} counter drop" if enforce else "",
+        f"  iifname != {wg} accept",
+        "  fib daddr type { local, broadcast, multicast } accept",
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
         " chain approve {",
         "  type filter hook prerouting priority mangle; policy accept;",
-        f"  iifname {tun} ct direction original ct mark set {APPROVED:#x}",
         f"  iifname {wg} meta mark {hit} ct direction original ct mark set {APPROVED:#x}" if flows else "",
+        f"  iifname {tun} ct direction original ct mark set {APPROVED:#x}",
         " }",
         *(_remember(tun) if flows else ()),
     ]
@@ -131,21 +134,26 @@ def _remember(tun: str) -> list[str]:
 def _enforce(
     wg: str, tun: str, mark: str, hit: str | None, timeout: int, only_ours: Collection[str]
 ) -> list[str]:
-    approved = "ct mark @live"
     return [
         f" set live {{ type mark; flags timeout; elements = {{ {APPROVED:#x} timeout {timeout}s }}; }}",
         " chain forward {",
         "  type filter hook forward priority filter; policy accept;",
-        f"  iifname {tun} oifname {{ {wg}, {tun} }} counter drop",
-        f"  iifname {tun} icmp type {_ERRORS4} ct state != related counter drop",
-        f"  iifname {tun} icmpv6 type {_ERRORS6} ct state != related counter drop",
-        f"  iifname {tun} counter accept",
-        f"  iifname {wg} oifname {tun} meta mark {mark} accept",
-        f"  iifname {wg} oifname != {{ {wg}, {tun} }} meta mark {hit} counter accept" if hit else "",
-        f"  iifname {wg} counter drop",
-        f"  oifname {wg} ct state established,related {approved} counter accept",
+        f"  iifname {wg} jump from_client",
+        f"  iifname {tun} jump allowed",
+        f"  oifname {wg} ct state established,related ct mark @live counter accept",
         f"  oifname {{ {wg}, {tun} }} counter drop",
         *(f"  meta nfproto {family} counter drop" for family in sorted(only_ours)),
+        " }",
+        " chain from_client {",
+        f"  meta mark {hit} oifname != {{ {wg}, {tun} }} counter accept" if hit else "",
+        f"  meta mark {mark} oifname {tun} accept",
+        "  counter drop",
+        " }",
+        " chain allowed {",
+        f"  oifname {{ {wg}, {tun} }} counter drop",
+        f"  icmp type {_ERRORS4} ct state != related counter drop",
+        f"  icmpv6 type {_ERRORS6} ct state != related counter drop",
+        "  counter accept",
         " }",
         " chain input {",
         "  type filter hook input priority filter; policy accept;",
@@ -153,7 +161,7 @@ def _enforce(
         " }",
         " chain output {",
         "  type filter hook output priority filter; policy accept;",
-        f"  oifname {wg} ct state related {approved} accept",
+        f"  oifname {wg} ct state related ct mark @live accept",
         f"  oifname {{ {wg}, {tun} }} counter drop",
         " }",
     ]

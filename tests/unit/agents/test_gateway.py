@@ -197,25 +197,24 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     text = ruleset.render(chosen, enforce=True)
     forward = rules(text, "forward")
     wg, tun = '"tidegate0"', '"tidegate-tun"'
-    from_wg = [rule for rule in forward if rule.startswith(f"iifname {wg}")]
-    remembered = f"iifname {wg} oifname != {{ {wg}, {tun} }} meta mark 0x7401 counter accept"
-    assert from_wg == [
-        f"iifname {wg} oifname {tun} meta mark 0x7400 accept",
+    remembered = f"meta mark 0x7401 oifname != {{ {wg}, {tun} }} counter accept"
+    assert forward[:2] == [f"iifname {wg} jump from_client", f"iifname {tun} jump allowed"]
+    assert rules(text, "from_client") == [
         *([remembered] if chosen is SETTINGS else []),
-        f"iifname {wg} counter drop",
+        f"meta mark 0x7400 oifname {tun} accept",
+        "counter drop",
     ]
     # Nothing reaches a client but answers to what was approved, and nothing goes from client to client.
     assert forward[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
-    assert forward[0] == f"iifname {tun} oifname {{ {wg}, {tun} }} counter drop"
     (to_wg,) = [rule for rule in forward if rule.startswith(f"oifname {wg}")]
     assert "ct mark @live" in to_wg
     assert "established" in to_wg
     assert rules(text, "input") == [f"iifname {{ {wg}, {tun} }} counter drop"]
     assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
-    errors = [rule for rule in forward if "icmp" in rule]
-    accept = forward.index(f"iifname {tun} counter accept")
-    assert len(errors) == 2
-    assert all("ct state != related" in rule and forward.index(rule) < accept for rule in errors)
+    allowed = rules(text, "allowed")
+    assert (allowed[0], allowed[-1]) == (f"oifname {{ {wg}, {tun} }} counter drop", "counter accept")
+    assert len(allowed) == 4
+    assert all("icmp" in rule and "ct state != related" in rule for rule in allowed[1:3])
 
 
 @pytest.mark.parametrize("enforce", [True, False])
@@ -224,12 +223,13 @@ def test_raw_marks_and_does_not_track_but_flows_that_are_remembered(
     chosen: dict[str, Any], enforce: bool
 ) -> None:
     raw_rules = rules(ruleset.render(chosen, enforce=enforce), "raw")
-    forged = 'iifname != { "tidegate0", "tidegate-tun" } fib saddr oifname "tidegate0" counter drop'
-    assert raw_rules[: 1 + enforce] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
+    forged = 'iifname != "tidegate0" fib saddr oifname "tidegate0" counter drop'
+    assert raw_rules[0] == 'iifname "tidegate-tun" accept'
+    assert raw_rules[-3 - enforce : -2] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
     assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
     hits = [rule for rule in raw_rules if "mark set 0x7401" in rule]
     assert len(hits) == (2 if chosen is SETTINGS else 0)
-    assert all("@flows" in rule for rule in hits)
+    assert all(rule.startswith('iifname "tidegate0" ip') and "@flows" in rule for rule in hits)
 
 
 def test_the_kernel_remembers_no_flow_while_packets_are_logged_or_no_forwarder_reads() -> None:

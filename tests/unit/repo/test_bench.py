@@ -54,17 +54,19 @@ def test_medians_leave_out_the_first_round() -> None:
 
 def test_a_row_knows_whether_it_meets_its_target() -> None:
     assert [Row("p", "r", 2.0, "s", target=target).met for target in (None, 2.0, 1.0)] == [None, True, False]
+    rates = [Row("p", "r", 2.0, "/s", target=target, at_least=True).met for target in (2.0, 3.0)]
+    assert rates == [True, False]
 
 
 def test_a_part_without_measurements_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "datapath", "--json", "rows.json"],
+        [sys.executable, "-m", "bench", "events", "--json", "rows.json"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "RUN_FROM": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "datapath: nothing to measure yet\n"
+    assert done.stdout == "events: nothing to measure yet\n"
     assert json.loads((tmp_path / "rows.json").read_text()) == []
 
 
