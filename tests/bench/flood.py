@@ -1,8 +1,8 @@
 """Send small UDP packets as fast as one core can: `python -m bench.flood HOW LINK GATEWAY-MAC FLOWS SECONDS`.
 
-Each flow has a source port of its own. `sockets` sends as programs do, from a UDP socket per flow, eight packets a call
-of sendmmsg(2). `frames` makes them once and hands them to the link a thousand a call, on a packet socket, so that
-next to nothing but the gateway's work is measured. Prints how many were sent.
+Each flow has a source port of its own. `sockets` sends as programs do: from a UDP socket per flow, a call of send(2) a
+packet. `frames` makes them once and hands them to the link a thousand a call of sendmmsg(2), on a packet socket, so
+that next to nothing but the gateway's work is measured. Prints how many were sent.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
 SOURCE, DESTINATION, PORT = "10.64.0.11", "10.20.0.80", 9
 IP_BYTES = 64
-AT_ONCE = 1000
 FIRST_PORT = 10000
 
 
@@ -57,52 +54,43 @@ def frame(link: bytes, gateway: bytes, source_port: int) -> bytes:
     return gateway + link + b"\x08\x00" + header + udp
 
 
-def messages(parts: list[bytes]) -> Any:
-    """Return an array of messages for sendmmsg, one of each; it holds on to what it points to."""
-    buffers = [ctypes.create_string_buffer(part, len(part)) for part in parts]
-    vectors = [_Iovec(ctypes.addressof(one), len(one)) for one in buffers]
-    array = (_Message * len(parts))(*[_Message(iov=ctypes.pointer(v), iov_count=1) for v in vectors])
-    KEPT.append((buffers, vectors))
-    return array
-
-
-KEPT: list[Any] = []
-
-
-def frames(link: str, gateway: str, flows: int) -> Iterator[tuple[int, Any]]:
-    """Yield (descriptor, messages) that are all flows once, as frames for a link."""
+def frames(link: str, gateway: str, flows: int, end: float) -> int:
+    """Send frames on a link until a moment of the monotonic clock; returns how many."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     packets.bind((link, 0))
-    KEPT.append(packets)
     own, far = packets.getsockname()[4], bytes.fromhex(gateway.replace(":", ""))
-    for start in range(0, flows, AT_ONCE):
-        ports = range(FIRST_PORT + start, FIRST_PORT + min(start + AT_ONCE, flows))
-        yield packets.fileno(), messages([frame(own, far, port) for port in ports])
+    every = [frame(own, far, FIRST_PORT + number) for number in range(flows)]
+    buffers = [ctypes.create_string_buffer(one, len(one)) for one in every]
+    vectors = [_Iovec(ctypes.addressof(one), len(one)) for one in buffers]
+    messages = (_Message * flows)(*[_Message(iov=ctypes.pointer(one), iov_count=1) for one in vectors])
+    send, sent = ctypes.CDLL(None, use_errno=True).sendmmsg, 0
+    while time.monotonic() < end:
+        count = send(packets.fileno(), messages, flows, 0)
+        if count < 0 and ctypes.get_errno() not in (errno.EAGAIN, errno.ENOBUFS):
+            sys.exit(os.strerror(ctypes.get_errno()))
+        sent += max(count, 0)
+    return sent
 
 
-def sockets(flows: int) -> Iterator[tuple[int, Any]]:
-    """Yield (descriptor, messages) that are all flows, from a socket each."""
-    for port in range(FIRST_PORT, FIRST_PORT + flows):
-        one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def sockets(flows: int, end: float) -> int:
+    """Send from sockets until a moment of the monotonic clock; returns how many."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (flows + 100, flows + 100))
+    every = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
+    for port, one in enumerate(every, FIRST_PORT):
         one.bind((SOURCE, port))
         one.connect((DESTINATION, PORT))
-        KEPT.append(one)
-        yield one.fileno(), messages([bytes(IP_BYTES - 28)] * 8)
+    sends, payload, sent = [one.send for one in every], bytes(IP_BYTES - 28), 0
+    while time.monotonic() < end:
+        for send in sends:
+            send(payload)
+        sent += flows
+    return sent
 
 
 def main() -> None:
     how, link, gateway, flows, seconds = *sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (flows + 100, flows + 100))
-    batches = list(frames(link, gateway, flows) if how == "frames" else sockets(flows))
-    send = ctypes.CDLL(None, use_errno=True).sendmmsg
-    sent, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        for descriptor, array in batches:
-            count = send(descriptor, array, len(array), 0)
-            if count < 0 and ctypes.get_errno() not in (errno.EAGAIN, errno.ENOBUFS):
-                sys.exit(os.strerror(ctypes.get_errno()))
-            sent += max(count, 0)
-    print(sent)
+    end = time.monotonic() + seconds
+    print(frames(link, gateway, flows, end) if how == "frames" else sockets(flows, end))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
     prerouting raw     from WireGuard, not for this host: of a flow in the flow set, on its way; else notrack, mark, so
                        that routing leads it into the TUN
-    prerouting mangle  from the TUN, or of a flow in the set: the forwarder has allowed it; mark its connection
-    forward            from the TUN: on its way; from WireGuard: only into the TUN, or of a flow in the set; to
-                       WireGuard: only replies of approved connections
-    forward, late      from the TUN, and no rule of anybody's has dropped it: its flow comes into the set, for a time
+    forward, late      from the TUN: the forwarder has allowed it, and no rule of anybody's has dropped it, so its
+                       connection is marked and its flow comes into the set, for a time; from WireGuard: only into the
+                       TUN, or of a flow in the set; to WireGuard: only replies of approved connections
     input, output      this host's own addresses are no way around: nothing in, nothing out but ICMP errors about
                        approved connections
     postrouting nat    masquerade, by local setting
@@ -78,15 +77,17 @@ def render(
         "  fib daddr type { local, broadcast, multicast } accept",
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
-        " chain approve {",
-        "  type filter hook prerouting priority mangle; policy accept;",
-        f"  iifname {wg} meta mark {hit} ct direction original ct mark set {APPROVED:#x}" if flows else "",
-        f"  iifname {tun} ct direction original ct mark set {APPROVED:#x}",
-        " }",
-        *(_remember(tun) if flows else ()),
+        " chain forward {",
+        # Behind other tools' rules: a packet that one of them drops has not opened its flow.
+        "  type filter hook forward priority filter + 10; policy accept;",
+        *(
+            _forward_in_enforce(wg, tun, mark, hit if flows else None, only_ours)
+            if enforce
+            else _forward_in_observe(wg, tun, hit if flows else None)
+        ),
     ]
     if enforce:
-        lines += _enforce(wg, tun, mark, hit if flows else None, settings["flow_timeout"], only_ours)
+        lines += _own_addresses(wg, tun, settings["flow_timeout"])
     if settings["masquerade"]:
         names = ", ".join(f'"{name}"' for name in settings["masquerade"])
         lines += [
@@ -118,26 +119,31 @@ def _sets(timeout: int) -> list[str]:
     ]
 
 
-def _remember(tun: str) -> list[str]:
+_APPROVE = f"ct direction original ct mark set {APPROVED:#x}"
+
+
+def _remember() -> list[str]:
     return [
-        " chain remember {",
-        # Behind other tools' rules: a packet that they drop has not opened its flow.
-        "  type filter hook forward priority filter + 10; policy accept;",
-        f"  iifname != {tun} accept",
         # Its destination is another one than was judged, so that a packet straight to it has not been judged.
         "  ct status dnat accept",
         *(f"  {_PORTED} update @flows{family} {{ {key} }}" for family, key in _KEYS.items()),
+    ]
+
+
+def _forward_in_observe(wg: str, tun: str, hit: str | None) -> list[str]:
+    return [
+        f"  iifname {wg} meta mark {hit} {_APPROVE}" if hit else "",
+        f"  iifname != {tun} accept",
+        f"  {_APPROVE}",
+        *(_remember() if hit else ()),
         " }",
     ]
 
 
-def _enforce(
-    wg: str, tun: str, mark: str, hit: str | None, timeout: int, only_ours: Collection[str]
+def _forward_in_enforce(
+    wg: str, tun: str, mark: str, hit: str | None, only_ours: Collection[str]
 ) -> list[str]:
     return [
-        f" set live {{ type mark; flags timeout; elements = {{ {APPROVED:#x} timeout {timeout}s }}; }}",
-        " chain forward {",
-        "  type filter hook forward priority filter; policy accept;",
         f"  iifname {wg} jump from_client",
         f"  iifname {tun} jump allowed",
         f"  oifname {wg} ct state established,related ct mark @live counter accept",
@@ -145,16 +151,24 @@ def _enforce(
         *(f"  meta nfproto {family} counter drop" for family in sorted(only_ours)),
         " }",
         " chain from_client {",
-        f"  meta mark {hit} oifname != {{ {wg}, {tun} }} counter accept" if hit else "",
         f"  meta mark {mark} oifname {tun} accept",
-        "  counter drop",
+        f"  meta mark != {hit} counter drop" if hit else "  counter drop",
+        *((f"  oifname {{ {wg}, {tun} }} counter drop", f"  {_APPROVE}", "  counter accept") if hit else ()),
         " }",
         " chain allowed {",
         f"  oifname {{ {wg}, {tun} }} counter drop",
         f"  icmp type {_ERRORS4} ct state != related counter drop",
         f"  icmpv6 type {_ERRORS6} ct state != related counter drop",
-        "  counter accept",
+        f"  {_APPROVE} counter",
+        *(_remember() if hit else ()),
+        "  accept",
         " }",
+    ]
+
+
+def _own_addresses(wg: str, tun: str, timeout: int) -> list[str]:
+    return [
+        f" set live {{ type mark; flags timeout; elements = {{ {APPROVED:#x} timeout {timeout}s }}; }}",
         " chain input {",
         "  type filter hook input priority filter; policy accept;",
         f"  iifname {{ {wg}, {tun} }} counter drop",
