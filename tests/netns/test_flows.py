@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from typing import Any
@@ -155,6 +156,61 @@ def test_with_nobody_left_both_directions_end_within_a_timeout(lab: Lab) -> None
     assert stream.arrived_anywhere(killed + 6_300_000_000) == []
     # The other way round: for some of that time the kernel went on by itself.
     assert len(stream.arrived("server", killed)) > 20
+
+
+# Packets of a flow that is remembered, to go by its first one: with IPv4 options, and with an IPv6 routing header whose
+# last destination is another one.
+DISGUISED = """
+import socket, struct, sys
+four, six = sys.argv[1:3]
+udp = struct.pack("!HHHH", 7777, 8083, 9, 0) + b"x"
+for family, address in ((socket.AF_INET, four), (socket.AF_INET6, six)):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.bind(("", 7777)); s.sendto(b"x", (address, 8083)); s.close()
+import time; time.sleep(0.5)
+source = [socket.inet_aton("10.64.0.11"), socket.inet_pton(socket.AF_INET6, "fd64::11")]
+options = b"\\x01\\x01\\x01\\x00"
+ip4 = struct.pack("!BBHHHBBH", 0x46, 0, 24 + len(udp), 7, 0, 64, 17, 0) + source[0] + socket.inet_aton(four)
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+raw.sendto(ip4 + options + udp, (four, 0))
+routing = struct.pack("!BBBBI", 17, 2, 2, 1, 0) + socket.inet_pton(socket.AF_INET6, "fd20::99")
+ip6 = struct.pack("!IHBB", 6 << 28, len(routing) + len(udp), 43, 64) + source[1]
+ip6 += socket.inet_pton(socket.AF_INET6, six)
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+raw.sendto(ip6 + routing + udp, (six, 0))
+"""
+
+
+def test_a_packet_with_options_or_a_routing_header_is_judged_though_its_flow_is_known(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=UDP_RULES))
+    lab.start()
+
+    def counted() -> dict[str, int]:
+        found: dict[str, int] = json.loads(lab.gateway.tidegate("status", "--json", *PLACES))["packets"]
+        return found
+
+    before = counted()
+    lab.alice.host.sh(PYTHON, "-c", DISGUISED, WEB4, WEB6)
+    # The two that open the flows, and the one with options; the routing header hides where the packet is going.
+    until("the options are judged", lambda: counted()["allowed"] == before["allowed"] + 3)
+    until("the routing header is denied", lambda: counted()["unparseable"] == before["unparseable"] + 1)
+    assert remembered(lab).count("7777 . 8083") == 2
+
+
+def test_replies_go_on_while_the_agent_is_in_trouble(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=UDP_RULES))
+    lab.start("flow_timeout=4")
+    stream = Stream(lab, lab.alice.host)
+    wg = shutil.which("wg")
+    assert wg is not None
+    lab.gateway.host.sh("mount", "--bind", "/bin/false", wg)
+    files = {"peers.json": lab.everyone(), "policy.json": lab.policy_file(alice=UDP_RULES, bob=UDP_RULES)}
+    lab.signer.publish(lab.bundles, "gateway", "fra1", files, 2)
+    until("the agent is in trouble", lambda: (lab.gateway.status() or {}).get("trouble"))
+    time.sleep(8)
+    since = time.monotonic_ns()
+    time.sleep(1)
+    assert len(stream.arrived("client", since)) > 40
+    assert len(stream.arrived("server", since)) > 40
 
 
 KNOCK = """

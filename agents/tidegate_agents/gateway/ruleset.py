@@ -33,9 +33,14 @@ _FLOWS_MOST = 262144  # some 60 MB of kernel memory; a flow that finds no room g
 _ERRORS4 = "{ destination-unreachable, time-exceeded, parameter-problem }"
 _ERRORS6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
 _PORTED = "meta l4proto { tcp, udp, sctp }"
-_KEYS = {
+_NAMES = {
     family: f"{header} saddr . {header} daddr . meta l4proto . th sport . th dport"
     for family, header in (("4", "ip"), ("6", "ip6"))
+}
+# With options or extension headers a packet is another one than was judged: it may be routed by them.
+_KNOWN = {
+    "4": f"ip hdrlength 5 {_NAMES['4']}",
+    "6": _NAMES["6"].replace("meta l4proto", "ip6 nexthdr"),
 }
 
 
@@ -68,7 +73,7 @@ def render(
         # or of a later fragment, that would be in the set.
         *(
             f"  iifname {wg} {key} @flows{family} meta mark set {hit} counter accept"
-            for family, key in _KEYS.items()
+            for family, key in _KNOWN.items()
             if flows
         ),
         # A client's address comes from WireGuard, or it is forged.
@@ -126,7 +131,7 @@ def _remember() -> list[str]:
     return [
         # Its destination is another one than was judged, so that a packet straight to it has not been judged.
         "  ct status dnat accept",
-        *(f"  {_PORTED} update @flows{family} {{ {key} }}" for family, key in _KEYS.items()),
+        *(f"  {_PORTED} update @flows{family} {{ {key} }}" for family, key in _NAMES.items()),
     ]
 
 

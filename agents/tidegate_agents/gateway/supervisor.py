@@ -97,6 +97,9 @@ class Supervisor:
                 self._turn(waker)
 
     def _turn(self, waker: Waker) -> None:
+        # First, and whatever else is in trouble. Where it fails, the rules are not there, which is mended next.
+        with suppress(host.HostError):
+            self._stay_live()
         try:
             self._mend_kernel(waker)
             self._mend_children(waker)
@@ -179,7 +182,6 @@ class Supervisor:
             self._forget_flows(desired)
             self._revoke(desired)
         self._inbox.remember_time()
-        self._stay_live(desired)
 
     def _patience(self) -> float:
         if self._trouble is not None:
@@ -255,9 +257,10 @@ class Supervisor:
     def _is_bypassed(self, desired: Desired) -> bool:
         return self._forwarder is None and not desired.enforce
 
-    def _stay_live(self, applied: Desired) -> None:
+    def _stay_live(self) -> None:
         """Let replies pass for another while; when nobody does, they end."""
-        if applied.enforce and time.monotonic() >= self._live_until:
+        applied = self._applied
+        if applied is not None and applied.enforce and time.monotonic() >= self._live_until:
             timeout = applied.settings["flow_timeout"]
             nft.load(ruleset.stay_live(timeout))
             self._live_until = time.monotonic() + timeout / 4
