@@ -308,6 +308,16 @@ def test_what_is_remembered_changes_no_verdict_and_no_event(
     assert twin.returned() == expected
 
 
+@pytest.mark.parametrize("first", [0x40, 0x46, 0x55, 0x70, 0x86, 0xFF])
+def test_a_packet_of_another_version_is_not_taken_for_a_known_flow(twin: Twin, first: int) -> None:
+    moving = twin.forwarder(enforce=True)
+    for known in (FEW[0], FEW[7]):
+        twin.send(known)
+        twin.send(bytes([first]) + known[1:])
+    moving.step()
+    assert twin.returned() == [FEW[0], FEW[7]]
+
+
 def test_a_later_fragment_is_never_remembered(twin: Twin) -> None:
     moving = twin.forwarder(enforce=True)
     first = ip4(ALICE4, WEB4, TCP, tcp(1000, 443, body=bytes(28)), fragment=(0, True))
