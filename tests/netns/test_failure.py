@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -280,6 +281,32 @@ def test_invalid_settings_keep_the_running_mode_and_at_start_mean_enforce(lab: L
     lab.gateway.start()
     assert lab.gateway.status()["authz_mode"] == "enforce"  # type: ignore[index]
     lab.forget_session(lab.alice)
+    until("alice gets through", lambda: ping(lab.alice.host))
+    assert not ping(lab.bob.host)
+
+
+HALF_NFT = """#!/bin/sh
+case "$*" in *-f*) echo refused >&2; exit 1;; esac
+exec /run/nft "$@"
+"""
+
+
+def test_a_change_that_fails_half_way_and_is_taken_back_leaves_nothing_of_itself(lab: Lab) -> None:
+    """Towards observe, the forwarder comes before the rules; when these fail, it must not stay."""
+    lab.publish()
+    lab.start()
+    nft = shutil.which("nft")
+    assert nft is not None
+    half = lab.directory / "nft"
+    half.write_text(HALF_NFT)
+    half.chmod(0o755)
+    lab.gateway.host.sh("cp", nft, "/run/nft")
+    lab.gateway.host.sh("mount", "--bind", str(half), nft)
+    lab.gateway.tidegate("set", "authz_mode=observe", *PLACES, check=False)
+    assert "refused" in ((lab.gateway.status() or {}).get("trouble") or "")
+    lab.gateway.tidegate("set", "authz_mode=enforce", *PLACES)
+    lab.gateway.host.sh("umount", nft)
+    until("it is out of trouble", lambda: (lab.gateway.status() or {}).get("trouble") is None)
     until("alice gets through", lambda: ping(lab.alice.host))
     assert not ping(lab.bob.host)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 from tidegate_agents.gateway.ruleset import TABLE
 from tidegate_agents.host import HostError
+
+_OWN_TABLE = re.compile(rf"^table inet {TABLE} {{$.*?^}}$", re.MULTILINE | re.DOTALL)
+_COUNT = re.compile(
+    r"[ \t]*# count [0-9]+"
+)  # of a set's elements; newer versions of nft print it, terse or not
 
 
 def _nft(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,5 +55,12 @@ class Rules:
 
     @staticmethod
     def _listed() -> str:
-        # Without counters, and without the elements of sets, of which there may be a quarter of a million.
-        return _nft("--stateless", "--terse", "list", "table", "inet", TABLE).stdout
+        # The whole ruleset: asked for one table, nft fetches every element of its sets and then leaves them out, which
+        # takes seconds for a full flow set (nft 1.0.6, 2026-11-29: 2.5 s with 200,000, and 3 ms this way).
+        return own_table(_nft("--stateless", "--terse", "list", "ruleset").stdout)
+
+
+def own_table(listing: str) -> str:
+    """Return our table from a listing of all, without what changes by itself: "" when it is not there."""
+    found = _OWN_TABLE.search(listing)
+    return _COUNT.sub("", found[0]) if found is not None else ""

@@ -76,6 +76,8 @@ class Supervisor:
         self._generation = 0
         self._next_change = FAR_FUTURE
         self._live_until = 0.0
+        # What runs may be half of a change: then the next one is applied whole, also when it is the one before again.
+        self._is_unsettled = False
         self._restarts = {"forwarder": 0, "wireguard": 0}
         self._trouble: str | None = None
         self._status: dict[str, Any] = {}
@@ -175,7 +177,7 @@ class Supervisor:
     def _follow(self, waker: Waker) -> None:
         self._inbox.look()
         desired = self._desired()
-        if desired != self._applied:
+        if desired != self._applied or self._is_unsettled:
             self._apply(desired, waker)
             self._log_generation()
         elif self._inbox.now() >= self._next_change:
@@ -197,11 +199,12 @@ class Supervisor:
     # The steps ----------------------------------------------------------------------------------------------
 
     def _apply(self, desired: Desired, waker: Waker) -> None:
+        was_unsettled, self._is_unsettled = self._is_unsettled, True
         observed = {key: peer.config for key, peer in wireguard.show(self._device.name).peers.items()}
         change = wireguard.difference(observed, desired.bundle.peers)
         wireguard.remove_peers(self._device.name, change.remove)
         wireguard.set_peers(self._device.name, change.shrink)
-        if self._applied is None or desired.judgement() != self._applied.judgement():
+        if was_unsettled or self._applied is None or desired.judgement() != self._applied.judgement():
             self._new_generation(desired, waker)
         elif desired.settings["masquerade"] != self._applied.settings["masquerade"]:
             self._load_rules(desired, bypass=self._is_bypassed(desired))
@@ -209,9 +212,11 @@ class Supervisor:
         if network.is_up(self._device.name):
             network.set_routes(self._device.name, routes(desired.bundle))
         self._applied = desired  # last: what failed on the way is tried again at the next turn
+        self._is_unsettled = False
         self._flusher.keep(desired.settings, waker)
 
     def _new_generation(self, desired: Desired, waker: Waker) -> None:
+        was_unsettled, self._is_unsettled = self._is_unsettled, True
         number = self._generation + 1
         tables = desired.bundle.tables(number, desired.enforce, self._inbox.now())
         generation.write(self._places, tables)
@@ -241,6 +246,7 @@ class Supervisor:
         self._forget_flows(desired)
         self._revoke(desired)
         generation.forget_before(self._places, number)
+        self._is_unsettled = was_unsettled
 
     def _load_rules(self, desired: Desired, *, bypass: bool = False) -> None:
         mine = self._forwarding.were_off

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import sandbox
 from tidegate_agents.bundles import Accepted
-from tidegate_agents.gateway import processes, ruleset
+from tidegate_agents.gateway import nft, processes, ruleset
 from tidegate_agents.gateway.desired import GatewayBundle, read_bundle, routes
 from tidegate_agents.gateway.processes import Backoff, Child
 from tidegate_agents.settings import defaults
@@ -259,6 +259,31 @@ def test_a_ruleset_replaces_its_own_table_and_touches_no_other(
     assert lines[:3] == ["table inet tidegate", "delete table inet tidegate", "table inet tidegate {"]
     assert [line for line in lines if "table" in line] == lines[:3]
     assert "flush" not in "".join(lines)
+
+
+LISTING = """table ip other {
+	chain a {
+		tcp dport 22 accept
+	}
+}
+table inet tidegate {
+	set flows4 {
+		size 262144	# count 17
+		flags dynamic,timeout
+	}
+}
+table inet tidegate2 {
+}
+"""
+
+
+def test_our_table_is_told_from_others_and_from_what_changes_by_itself() -> None:
+    found = nft.own_table(LISTING)
+    assert found.startswith("table inet tidegate {\n\tset flows4 {\n\t\tsize 262144\n")
+    assert found.endswith("\n\t}\n}")
+    assert nft.own_table(LISTING.replace("# count 17", "# count 18")) == found
+    assert nft.own_table(LISTING.replace("dynamic,timeout", "timeout")) != found
+    assert nft.own_table(LISTING.replace("inet tidegate {", "inet tidegate3 {")) == ""
 
 
 @pytest.mark.needs_tools("nft")
