@@ -121,7 +121,7 @@ class Fleet:
             gateway
             for client in self.changed_clients
             for inventory in (old, new)
-            for gateway in inventory.client_rows.get(client, NO_CLIENT)[2]
+            for gateway in inventory.client_rows.get(client, _NO_CLIENT)[2]
         }
         moved |= self._other_peers
         if new.has_policy:
@@ -186,7 +186,7 @@ class Fleet:
         return ClientHost(name, self.ids[name], _text(key), tuple(map(_prefix, in_order)), peers)
 
 
-NO_CLIENT: ClientRow = (b"", (), ())
+_NO_CLIENT: ClientRow = (b"", (), ())
 
 
 def _is_same_peer(one: Gateway | None, other: Gateway | None) -> bool:

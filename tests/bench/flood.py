@@ -54,8 +54,8 @@ def frame(link: bytes, gateway: bytes, source_port: int) -> bytes:
     return gateway + link + b"\x08\x00" + header + udp
 
 
-def frames(link: str, gateway: str, flows: int, end: float) -> int:
-    """Send frames on a link until a moment of the monotonic clock; returns how many."""
+def frames(link: str, gateway: str, flows: int, seconds: float) -> int:
+    """Send frames on a link for some time; returns how many."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     packets.bind((link, 0))
     own, far = packets.getsockname()[4], bytes.fromhex(gateway.replace(":", ""))
@@ -64,6 +64,7 @@ def frames(link: str, gateway: str, flows: int, end: float) -> int:
     vectors = [_Iovec(ctypes.addressof(one), len(one)) for one in buffers]
     messages = (_Message * flows)(*[_Message(iov=ctypes.pointer(one), iov_count=1) for one in vectors])
     send, sent = ctypes.CDLL(None, use_errno=True).sendmmsg, 0
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         count = send(packets.fileno(), messages, flows, 0)
         if count < 0 and ctypes.get_errno() not in (errno.EAGAIN, errno.ENOBUFS):
@@ -72,14 +73,15 @@ def frames(link: str, gateway: str, flows: int, end: float) -> int:
     return sent
 
 
-def sockets(flows: int, end: float) -> int:
-    """Send from sockets until a moment of the monotonic clock; returns how many."""
+def sockets(flows: int, seconds: float) -> int:
+    """Send from sockets for some time; returns how many."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (flows + 100, flows + 100))
     every = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(flows)]
     for port, one in enumerate(every, FIRST_PORT):
         one.bind((SOURCE, port))
         one.connect((DESTINATION, PORT))
     sends, payload, sent = [one.send for one in every], bytes(IP_BYTES - 28), 0
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         for send in sends:
             send(payload)
@@ -89,8 +91,7 @@ def sockets(flows: int, end: float) -> int:
 
 def main() -> None:
     how, link, gateway, flows, seconds = *sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5])
-    end = time.monotonic() + seconds
-    print(frames(link, gateway, flows, end) if how == "frames" else sockets(flows, end))
+    print(frames(link, gateway, flows, seconds) if how == "frames" else sockets(flows, seconds))
 
 
 if __name__ == "__main__":

@@ -107,8 +107,7 @@ def status(as_json: bool, etc: Path, state_dir: Path, run_dir: Path) -> None:
         counted = counters.read(where.run / "counters")
         found["packets"], found["bytes"] = counted.packets, counted.bytes
         found["write_errors"] = counted.write_errors
-        if counted.refused_super_packets:  # and since then the forwarder asked for none
-            found["offloads"] = "none"
+        found["refused_super_packets"] = counted.refused_super_packets
     with contextlib.suppress(FileNotFoundError, FileRefused, jsonfile.JsonError):
         events = jsonfile.parse(read_bounded(where.run / "flusher.json", 1 << 16))
         found["events"] = events if isinstance(events, dict) else {}

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
 from tidegate_compiler.render import of_client, of_gateway
-from tidegate_compiler.resolve import NO_CLIENT, ClientHost, Fleet
+from tidegate_compiler.resolve import ClientHost, Fleet
 
 Key: TypeAlias = tuple[str, str]
 """A host: its kind, client or gateway, and its name."""
@@ -88,10 +88,9 @@ def peers(old: Hosts, new: Hosts, gateway: str) -> tuple[Mapping[str, object], M
     moved = fleets[1].changed_clients
     before, after = (
         {
-            fleet.ids[name]: sorted(addresses)
-            for name in moved
-            for _, addresses, gateways in [fleet.inventory.client_rows.get(name, NO_CLIENT)]
-            if gateway in gateways
+            fleet.ids[name]: sorted(fleet.inventory.client_rows[name][1])
+            for name in (fleet.gateways[gateway].members if gateway in fleet.gateways else ())
+            if name in moved
         }
         for fleet in fleets
     )
