@@ -21,7 +21,7 @@
         91     1  version                      1
         92     4  zero
         96     8  packets
-       104     8  bytes                        of the inner packet, IP header included
+       104     8  bytes                        of the inner packet or super-packet, with its IP header
        112    16  zero
 
 No byte of a packet's payload is ever in a record.
@@ -152,6 +152,7 @@ def to_json(event: Event, gateway: str, epoch: str, policies: Sequence[str]) -> 
         "verdict": "allow" if event.verdict else "deny",
         "reason": _REASONS[event.reason],
         "generation": event.generation,
+        "packets": event.packets,
         "length": event.length,
     }
     if event.client_id != NO_CLIENT:

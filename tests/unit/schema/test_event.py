@@ -122,7 +122,8 @@ def sample(**changes: object) -> event.Event:
 def test_the_json_of_an_event() -> None:
     assert event.to_json(sample(), "fra1", "00" * 8, ["a", "b"]) == {
         "gateway": "fra1", "epoch": "00" * 8, "seq": 5, "time": "2027-01-15T08:00:00.123456789Z", "monotonic_ns": 6,
-        "kind": "packet", "mode": "enforce", "verdict": "allow", "reason": "allowed", "generation": 3, "length": 60,
+        "kind": "packet", "mode": "enforce", "verdict": "allow", "reason": "allowed",
+    "generation": 3, "packets": 1, "length": 60,
         "client_id": "ab" * 16, "src": "10.64.0.11", "dst": "10.20.0.80", "protocol": 6, "src_port": 40000,
         "dst_port": 443, "tcp_flags": 2, "policy": "b",
     }  # fmt: skip

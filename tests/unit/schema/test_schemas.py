@@ -95,7 +95,8 @@ RELEASE = {
 }  # fmt: skip
 EVENT = {
     "gateway": "g", "epoch": "0" * 16, "seq": 0, "time": "2027-01-01T00:00:00.000000000Z", "monotonic_ns": 0,
-    "kind": "packet", "mode": "observe", "verdict": "allow", "reason": "observed", "generation": 1, "length": 1,
+    "kind": "packet", "mode": "observe", "verdict": "allow", "reason": "observed",
+    "generation": 1, "packets": 1, "length": 1,
     "client_id": "0" * 32, "policy": "p",
 }  # fmt: skip
 POLICY = {
