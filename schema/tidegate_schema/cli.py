@@ -64,9 +64,15 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "Say whether a packet is allowed, and which policy decides.",
     ),
     "publish": ("tidegate_compiler.publishcli:publish", "", "Sign bundles and push them to a target."),
-    "keys": ("tidegate_compiler.publishcli:keys", "", "Make signing keys."),
+    "nats": ("tidegate_compiler.natscli:nats", "", "Set up a nats-server for a fleet."),
+    "keys": ("tidegate_compiler.keyscli:keys", "", "Make signing keys, and say whose signatures count."),
     "client": ("tidegate_agents.client.cli:client", "client", "Run the agent of a client host."),
     "gateway": ("tidegate_agents.gateway.cli:gateway", "gateway", "Run the agent of a gateway host."),
+    "doctor": (
+        "tidegate_agents.doctor.cli:doctor",
+        "",
+        "Say what would keep a host's agent from its work.",
+    ),
 }
 
 

@@ -38,14 +38,23 @@ def _finite(text: str) -> float:
     return number
 
 
-def parse(data: bytes) -> Any:
-    """Read one JSON value; JsonError (one line, no part of the data) when it is not strictly JSON."""
+def parse(data: bytes, fractions: list[str] | None = None) -> Any:
+    """Read one JSON value; JsonError (one line, no part of the data) when it is not strictly JSON.
+
+    The numbers with a fraction or an exponent are put into `fractions`, as they are written.
+    """
+
+    def _fraction(text: str) -> float:
+        if fractions is not None:
+            fractions.append(text)
+        return _finite(text)
+
     try:
         return json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
-            parse_float=_finite,
+            parse_float=_fraction,
         )
     except JsonError:
         raise

@@ -5,10 +5,10 @@
                                             wg0.conf        kind client
                                             peers.json      kind gateway
                                             policy.json     kind gateway, optional
+                                            keys.json       the key sets (tidegate_schema.keyset), optional
 
-`release.json` is a DSSE envelope (https://github.com/secure-systems-lab/dsse), made and checked by
-securesystemslib, whose payload is the canonical JSON of `Release.payload()`. `<digest>` covers the payload
-files only (`files_digest`), so publishing the same files again names the same directory.
+`release.json` is an envelope (tidegate_schema.signatures) whose payload is the canonical JSON of `Release.payload()`.
+`<digest>` covers the payload files only (`files_digest`), so publishing the same files again names the same directory.
 """
 
 from __future__ import annotations
@@ -20,22 +20,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import Error as SecureSystemsError
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
+from securesystemslib.signer import Key, Signer
 
 from tidegate_schema import jsonfile, validation
+from tidegate_schema.signatures import (
+    canonical,
+    generate_key,
+    load_public_key,
+    load_signer,
+    parse,
+    seal,
+    signed_by,
+)
 
-FORMAT = 1
+__all__ = [
+    "DIGEST_PATTERN",
+    "ENVELOPE_FILE",
+    "ENVELOPE_MAX_BYTES",
+    "FORMAT",
+    "FORMATS",
+    "PAYLOAD_TYPE",
+    "FileEntry",
+    "Release",
+    "ReleaseError",
+    "files_digest",
+    "generate_key",
+    "load_public_key",
+    "load_signer",
+    "open_envelope",
+    "sign",
+]
+
+FORMAT = 2
+FORMATS = (1, 2)
+"""What is read: this version's format and the one before it, which has no `key_set`."""
 PAYLOAD_TYPE = "application/vnd.tidegate.release+json"
 ENVELOPE_FILE = "release.json"
 ENVELOPE_MAX_BYTES = 64 * 1024
@@ -74,21 +92,25 @@ class Release:
     not_after: int
     source: str
     files: Mapping[str, FileEntry]
+    key_set: int = 0
+    """Version of the newest key set when it was signed, which a host must have to take it; 0 for none."""
+    format: int = FORMAT
 
     def payload(self) -> bytes:
         """Return the canonical bytes that are signed."""
-        return jsonfile.canonical(
-            {
-                "format": FORMAT,
-                "fleet": self.fleet,
-                "kind": self.kind,
-                "host": self.host,
-                "serial": self.serial,
-                "not_after": self.not_after,
-                "source": self.source,
-                "files": {name: {"sha256": f.sha256, "size": f.size} for name, f in self.files.items()},
-            }
-        )
+        document: dict[str, Any] = {
+            "format": self.format,
+            "fleet": self.fleet,
+            "kind": self.kind,
+            "host": self.host,
+            "serial": self.serial,
+            "not_after": self.not_after,
+            "source": self.source,
+            "files": {name: {"sha256": f.sha256, "size": f.size} for name, f in self.files.items()},
+        }
+        if self.format != 1:
+            document["key_set"] = self.key_set
+        return jsonfile.canonical(document)
 
 
 def files_digest(files: Mapping[str, FileEntry]) -> str:
@@ -97,71 +119,31 @@ def files_digest(files: Mapping[str, FileEntry]) -> str:
     return hashlib.sha256(jsonfile.canonical(listing)).hexdigest()
 
 
-def generate_key() -> tuple[bytes, bytes]:
-    """Make an ed25519 signing key: (private PEM, PKCS #8; public PEM, SubjectPublicKeyInfo)."""
-    private = Ed25519PrivateKey.generate()
-    return (
-        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-    )
+def sign(release: Release, signers: Signer | Sequence[Signer]) -> bytes:
+    """Return the bytes of release.json, signed by one signer or by several."""
+    every = [signers] if isinstance(signers, Signer) else signers
+    return canonical(seal(release.payload(), PAYLOAD_TYPE, every))
 
 
-def load_signer(private_pem: bytes) -> CryptoSigner:
-    """Read an ed25519 private key in PEM; ValueError with one line when it is none."""
-    try:
-        return _only_ed25519(CryptoSigner(load_pem_private_key(private_pem, password=None)))
-    except (ValueError, TypeError):
-        raise ValueError(
-            "not an unencrypted ed25519 private key in PEM; make one with 'tidegate keys init'"
-        ) from None
+def open_envelope(data: bytes, trusted: Sequence[Key], threshold: int = 1) -> Release:
+    """Return the statement of an envelope that `threshold` of the trusted keys signed.
 
-
-def _only_ed25519(signer: CryptoSigner) -> CryptoSigner:
-    if signer.public_key.keytype != "ed25519":
-        raise ValueError("not ed25519")
-    return signer
-
-
-def load_public_key(public_pem: bytes) -> Key:
-    """Read an ed25519 public key in PEM; ValueError with one line when it is none."""
-    try:
-        key = SSlibKey.from_crypto(load_pem_public_key(public_pem))
-    except ValueError:
-        key = None
-    if key is None or key.keytype != "ed25519":
-        raise ValueError("not an ed25519 public key in PEM; 'tidegate keys init' writes one")
-    return key
-
-
-def sign(release: Release, signer: CryptoSigner) -> bytes:
-    """Return the bytes of release.json, signed by one key."""
-    envelope = Envelope(release.payload(), PAYLOAD_TYPE, {})
-    envelope.sign(signer)
-    return jsonfile.canonical(envelope.to_dict())
-
-
-def open_envelope(data: bytes, trusted: Sequence[Key]) -> Release:
-    """Return the statement of an envelope that a trusted key signed; ReleaseError names why it is refused.
-
-    Order matters: nothing of the payload is read before its signature holds.
+    ReleaseError names why it is refused. Order matters: nothing of the payload is read before its signatures hold.
     """
-    try:
-        envelope = Envelope.from_dict(jsonfile.parse(data))
-        # Base64 has spare bits and spellings, and an envelope room for more members: only the bytes that `sign`
-        # writes are read, so that no changed byte goes unnoticed.
-        canonical = jsonfile.canonical(envelope.to_dict()) == data
-    except (SecureSystemsError, ValueError, KeyError, TypeError, AttributeError):
-        canonical = False
-    if not canonical:
+    envelope = parse(data)
+    if envelope is None:
         raise ReleaseError("malformed-envelope", "release.json is not a canonical DSSE envelope")
     if not envelope.signatures:
         raise ReleaseError("unsigned", "release.json carries no signature")
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ReleaseError("wrong-type", "the envelope is of another type than a Tidegate release")
-    try:
-        envelope.verify(list(trusted), 1)
-    except (SecureSystemsError, ValueError):
-        raise ReleaseError("wrong-key", "no trusted key has signed this release") from None
+    valid = len(signed_by(envelope, trusted))
+    if not valid:
+        raise ReleaseError("wrong-key", "no trusted key has signed this release")
+    if valid < max(threshold, 1):
+        raise ReleaseError(
+            "too-few-signatures", f"{valid} of {len(trusted)} trusted keys signed, {threshold} must"
+        )
     return _read_payload(envelope.payload)
 
 
@@ -170,9 +152,10 @@ def _read_payload(payload: bytes) -> Release:
         document: Any = jsonfile.parse(payload)
     except jsonfile.JsonError as error:
         raise ReleaseError("malformed-payload", str(error)) from None
-    if isinstance(document, dict) and document.get("format") != FORMAT:
+    if isinstance(document, dict) and document.get("format") not in FORMATS:
+        shown = json.dumps(document.get("format"))[:40]
         raise ReleaseError(
-            "unknown-format", f"format {json.dumps(document.get('format'))}, this host reads {FORMAT}"
+            "unknown-format", f"format {shown}, this host reads {' and '.join(map(str, FORMATS))}"
         )
     problems = validation.errors("release", document)
     if problems:
@@ -185,4 +168,6 @@ def _read_payload(payload: bytes) -> Release:
         document["not_after"],
         document["source"],
         {name: FileEntry(entry["sha256"], entry["size"]) for name, entry in document["files"].items()},
+        document.get("key_set", 0),
+        document["format"],
     )

@@ -37,9 +37,9 @@ RELEASE = Release("example", "client", "alice-laptop", 7, 1_900_000_000, "commit
 SIGNED = sign(RELEASE, SIGNER)
 
 
-def refusal(data: bytes, trusted: Any = (TRUSTED,)) -> str:
+def refusal(data: bytes, trusted: Any = (TRUSTED,), threshold: int = 1) -> str:
     with pytest.raises(ReleaseError) as caught:
-        open_envelope(data, trusted)
+        open_envelope(data, trusted, threshold)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(caught.value.name + ": ")
     return caught.value.name
@@ -62,6 +62,26 @@ def test_what_is_signed_opens_to_the_same_statement() -> None:
     assert open_envelope(SIGNED, [TRUSTED]) == RELEASE
     assert open_envelope(SIGNED, [OTHER_TRUSTED, TRUSTED]) == RELEASE
     assert open_envelope(SIGNED, [TRUSTED, TRUSTED]) == RELEASE
+
+
+def test_a_threshold_counts_distinct_keys() -> None:
+    both = sign(RELEASE, [SIGNER, OTHER_SIGNER])
+    assert open_envelope(both, [TRUSTED, OTHER_TRUSTED], 2) == RELEASE
+    assert open_envelope(both, [TRUSTED]) == RELEASE
+    for data, trusted in (
+        (SIGNED, [TRUSTED, OTHER_TRUSTED]),
+        (sign(RELEASE, [SIGNER, SIGNER]), [TRUSTED, OTHER_TRUSTED]),
+        (both, [TRUSTED, TRUSTED]),
+        (both, [TRUSTED]),
+    ):
+        assert refusal(data, trusted, 2) == "too-few-signatures"
+    assert refusal(SIGNED, [OTHER_TRUSTED], 2) == "wrong-key"
+    assert refusal(SIGNED, [], 0) == "wrong-key"
+    third = json.loads(both)
+    third["signatures"][1]["sig"] = third["signatures"][0][
+        "sig"
+    ]  # a trusted key's ID over another's signature
+    assert refusal(jsonfile.canonical(third), [TRUSTED, OTHER_TRUSTED], 2) == "too-few-signatures"
 
 
 def test_signing_twice_gives_the_same_bytes() -> None:
@@ -181,7 +201,7 @@ def test_a_hostile_member_is_refused_and_nothing_else_is_raised(value: Any, wher
 
 
 BAD_STATEMENTS: list[tuple[str, Any]] = [
-    ("unknown-format", statement(format=2)),
+    ("unknown-format", statement(format=3)),
     ("unknown-format", statement(format="1")),
     ("unknown-format", statement(format=...)),
     ("unknown-format", statement(format=None)),
@@ -197,6 +217,9 @@ BAD_STATEMENTS: list[tuple[str, Any]] = [
     *(("malformed-payload", statement(fleet=name)) for name in ("", "A", "a\n", "../x", 1, None)),
     *(("malformed-payload", statement(host=name)) for name in ("", "..", "a\n", "a/b", [], "x" * 64)),
     *(("malformed-payload", statement(kind=kind)) for kind in ("", "Client", "control", None)),
+    *(("malformed-payload", statement(key_set=n)) for n in (-1, 1.0, "1", True, None, 2**53)),
+    ("malformed-payload", statement(format=1)),
+    ("malformed-payload", statement(format=1.0, key_set=...)),
     *(("malformed-payload", statement(serial=n)) for n in (0, -1, 1.0, "1", True, None, 2**53)),
     *(("malformed-payload", statement(not_after=n)) for n in (-1, 1e9, "2030", None, 253402300800)),
     *(("malformed-payload", statement(source=s)) for s in ("a\n", "é", "\x1b[2J", "x" * 201, None)),
@@ -245,7 +268,7 @@ def ecdsa() -> tuple[bytes, bytes]:
         (load_public_key, b"\xff\x00"),
         (load_public_key, PRIVATE),
         (load_public_key, ecdsa()[1]),
-        (load_public_key, PUBLIC[:60]),
+        pytest.param(load_public_key, PUBLIC[:60], id="cut short"),
     ],
 )
 def test_what_is_no_ed25519_key_in_pem_is_refused_in_one_line(

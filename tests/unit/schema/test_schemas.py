@@ -29,9 +29,7 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_there_is_a_schema_for_every_format() -> None:
-    expected = (
-        "access client-settings clients event gateway-settings gateways groups identity overlay peers plan"
-    )
+    expected = "access client-settings clients event gateway-settings gateways groups identity keys overlay peers plan"
     assert f"{expected} policies policy release resources tests".split() == KINDS
 
 
@@ -94,16 +92,20 @@ RELEASE = {
     "files": {"wg0.conf": {"sha256": "0" * 64, "size": 1}},
 }  # fmt: skip
 EVENT = {
-    "gateway": "g", "epoch": "0" * 16, "seq": 0, "time": "2027-01-01T00:00:00.000000000Z", "monotonic_ns": 0,
-    "kind": "packet", "mode": "observe", "verdict": "allow", "reason": "observed",
-    "generation": 1, "packets": 1, "length": 1,
-    "client_id": "0" * 32, "policy": "p",
+    "@timestamp": "2027-01-01T00:00:00.000000000Z", "observer.name": "g", "tidegate.epoch": "0" * 16,
+    "event.sequence": 0, "tidegate.monotonic_ns": 0, "event.action": "packet", "tidegate.mode": "observe",
+    "tidegate.verdict": "allow", "event.reason": "observed", "tidegate.generation": 1, "source.packets": 1,
+    "source.bytes": 1, "tidegate.client.id": "0" * 32, "rule.name": "p",
 }  # fmt: skip
 POLICY = {
     "format": 1, "sets": [[0]], "clients": {"0" * 32: 0},
     "rules": [{"policy": "p", "action": "allow", "to": ["10.0.0.0/8"], "ports": ["any"]}],
 }  # fmt: skip
 IDENTITY = {"format": 1, "fleet": "f", "kind": "client", "host": "h", "trusted_keys": ["pem"]}
+KEYS = {
+    "format": 1, "fleet": "f", "version": 1, "threshold": 1,
+    "keys": ["-----BEGIN PUBLIC KEY-----\n" + "A" * 59 + "=\n-----END PUBLIC KEY-----\n"],
+}  # fmt: skip
 SETTINGS = {
     "interface": "wg0",
     "tun": "t",
@@ -114,6 +116,8 @@ SETTINGS = {
 VALID: list[tuple[str, Any]] = [
     ("peers", {"format": 1, "peers": [PEER]}),
     ("release", RELEASE),
+    ("release", RELEASE | {"format": 2, "key_set": 0}),
+    ("keys", KEYS),
     ("event", EVENT),
     ("policy", POLICY),
     ("identity", IDENTITY),
@@ -137,7 +141,7 @@ def variants(value: Any, ending: str) -> Iterator[Any]:
             yield {(other + ending if other == key else other): kept for other, kept in value.items()}
 
 
-@pytest.mark.parametrize(("kind", "value"), VALID, ids=[kind for kind, _ in VALID])
+@pytest.mark.parametrize(("kind", "value"), VALID, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(VALID)])
 def test_no_string_and_no_key_may_end_in_a_newline(kind: str, value: Any) -> None:
     assert validation.errors(kind, value) == []
     for ending in ("\n", "\r\n", "\u2028", "\x00"):
@@ -147,7 +151,7 @@ def test_no_string_and_no_key_may_end_in_a_newline(kind: str, value: Any) -> Non
             assert validation.errors(kind, changed) != [], changed
 
 
-@pytest.mark.parametrize(("kind", "value"), VALID, ids=[kind for kind, _ in VALID])
+@pytest.mark.parametrize(("kind", "value"), VALID, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(VALID)])
 @pytest.mark.parametrize("field", sorted(FORBIDDEN))
 def test_a_file_that_carries_a_local_setting_is_refused_by_name(kind: str, value: Any, field: str) -> None:
     if kind == "gateway-settings" and field != "private_key":
@@ -165,6 +169,13 @@ def test_a_file_that_carries_a_local_setting_is_refused_by_name(kind: str, value
     [
         ("release", {"serial": 1.0}),
         ("release", {"serial": True}),
+        ("release", {"format": 1.0}),
+        ("release", {"format": 1, "key_set": 1}),
+        ("release", {"format": 2}),
+        ("keys", {"threshold": 1.0}),
+        ("keys", {"threshold": 0}),
+        ("keys", {"keys": []}),
+        ("keys", {"keys": ["pem"]}),
         ("release", {"serial": 0}),
         ("release", {"not_after": 1e9}),
         ("release", {"files": {"wg0.conf": {"sha256": "0" * 64, "size": 1.0}}}),
@@ -180,7 +191,7 @@ def test_a_file_that_carries_a_local_setting_is_refused_by_name(kind: str, value
     ],
 )
 def test_a_number_is_what_python_can_use_as_one(kind: str, change: dict[str, Any]) -> None:
-    value = dict(VALID)[kind] | change
+    value = dict(reversed(VALID))[kind] | change
     assert len(validation.errors(kind, value)) == 1
 
 
