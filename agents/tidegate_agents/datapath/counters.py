@@ -21,6 +21,7 @@ from tidegate_schema.policy import Reason
 _BYTES = 4096
 _FIRST_BYTES = 16
 _WRITE_ERRORS, _REFUSED_SUPER_PACKETS = 32, 33
+_WORD = (1 << 64) - 1
 REASONS = 16
 """Room for numbers of reasons."""
 
@@ -40,16 +41,17 @@ class Counters:
         """Add packets and bytes, by the number of their reason."""
         for reason, (packets, octets) in moved.items():
             if packets:
-                self._words[reason] += packets
-                self._words[_FIRST_BYTES + reason] += octets
+                # Whatever stands there: a page that somebody has spoilt must not end its forwarders.
+                self._words[reason] = self._words[reason] + packets & _WORD
+                self._words[_FIRST_BYTES + reason] = self._words[_FIRST_BYTES + reason] + octets & _WORD
 
     def count_write_error(self) -> None:
         """Count a packet that was allowed but that the kernel did not take."""
-        self._words[_WRITE_ERRORS] += 1
+        self._words[_WRITE_ERRORS] = self._words[_WRITE_ERRORS] + 1 & _WORD
 
     def count_refused_super_packet(self) -> None:
         """Count a super-packet that this kernel hands over but does not take."""
-        self._words[_REFUSED_SUPER_PACKETS] += 1
+        self._words[_REFUSED_SUPER_PACKETS] = self._words[_REFUSED_SUPER_PACKETS] + 1 & _WORD
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ rule begins or ends. A packet that is told in no such way is parsed and judged e
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from tidegate_agents.datapath.offload import HEADER_BYTES
-from tidegate_schema.event import Template
-from tidegate_schema.policy import Reason
 
 BUFFER_BYTES = HEADER_BYTES + 65535 + 2
 """What the forwarder reads into: a virtio_net_hdr, the largest packet, and two bytes that no read reaches."""
@@ -39,17 +37,15 @@ _LEAST = {_TCP: 20, 17: 8, 132: 12}
 _FRAGMENT = 0x3FFF  # more fragments, or an offset
 
 
-class Flow(NamedTuple):
-    """What happens to the packets of a flow."""
+Flow: TypeAlias = tuple[int, int, bool, int, bytes, bytes]
+"""What happens to the packets of a flow: a plain tuple and plain numbers, which Python takes apart quickest.
 
-    least: int
-    """The bytes a read must have for its name to tell the flow."""
-    flags_at: int
-    """Where in the buffer the TCP flags are, or else a zero."""
-    allow: bool
-    reason: Reason
-    template: Template
-    """What is the same in all of its events."""
+    least       the bytes a read must have for its name to tell the flow; 0 where none does
+    flags_at    where in the buffer the TCP flags are, or else a zero
+    allow       whether they are written back
+    reason      the number of their reason
+    same, known what is the same in all of their events (`tidegate_schema.event.Template`)
+"""
 
 
 class Flows:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tidegate_agents.datapath.packet import LATER, WHOLE, Packet, parse_embedded
@@ -36,9 +35,9 @@ class Tables:
     """The highest time this gateway has seen: a clock set back revives no grant."""
 
     @classmethod
-    def load(cls, path: Path) -> Tables:
-        """Read the file that the supervisor wrote for this generation (`gateway.generation.write`)."""
-        document: dict[str, Any] = json.loads(path.read_bytes())
+    def parse(cls, data: bytes) -> Tables:
+        """Read what the supervisor wrote for this generation (`gateway.generation.write`)."""
+        document: dict[str, Any] = json.loads(data)
         return cls(
             document["generation"],
             document["enforce"],

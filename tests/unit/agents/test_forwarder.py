@@ -15,8 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidegate_agents import clock
 from tidegate_agents.datapath import counters, flows, forwarder, offload
 from tidegate_agents.datapath.counters import Counters
+from tidegate_agents.datapath.flowlog import FOLD_SECONDS, FlowLog
 from tidegate_agents.datapath.forwarder import BATCH, Forwarder
 from tidegate_agents.datapath.judge import Judge, Tables
 from tidegate_agents.datapath.offload import segments
@@ -25,7 +27,25 @@ from tidegate_agents.events import ring
 from tidegate_agents.events.ring import Ring
 from tidegate_schema import event
 from tidegate_schema.policy import PolicyTable, Reason
-from unit.agents.kit import NOW, TCP, UDP, VNET, id_of, ip4, ip6, policy, raw, tcp, udp
+from unit.agents.kit import (
+    ICMP,
+    NOW,
+    SCTP,
+    TCP,
+    UDP,
+    VNET,
+    icmp,
+    id_of,
+    ip4,
+    ip6,
+    policy,
+    raw,
+    routing6,
+    sctp,
+    tcp,
+    udp,
+    unpacked,
+)
 
 ALICE4, ALICE6, BOB4, WEB4, WEB6 = "10.64.0.11", "fd64::11", "10.64.0.12", "10.20.0.80", "fd20::80"
 WEB = ip4(ALICE4, WEB4, TCP, tcp())
@@ -40,43 +60,57 @@ class Twin:
 
     def __init__(self, directory: Path) -> None:
         self.kernel, self.tun = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.kernel.setblocking(False)
-        self.tun.setblocking(False)
+        self.told, self.denied = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.kernel, self.tun, self.told, self.denied):
+            end.setblocking(False)
         self.counters = directory / "counters"
         self.ring = directory / "events.ring"
         ring.create(self.ring, 256)
 
-    def forwarder(self, *, enforce: bool, logging: bool = False, **changes: Any) -> Forwarder:
+    def forwarder(
+        self,
+        *,
+        enforce: bool,
+        logging: bool = False,
+        silence: float | None = None,
+        denied: int | None = None,
+        **changes: Any,
+    ) -> Forwarder:
         clients = {raw(ALICE4): id_of("alice"), raw(ALICE6): id_of("alice"), raw(BOB4): id_of("bob")}
         table = PolicyTable(policy(alice=RULES, bob=[]))
         fields = {"generation": 9, "enforce": enforce, "clients": clients, "policy": table}
         tables = Tables(**fields | changes)
+        log = Ring(self.ring) if logging else None
         return Forwarder(
-            self.tun.fileno(), tables, Counters(self.counters), Ring(self.ring) if logging else None
+            self.tun.fileno(),
+            tables,
+            Counters(self.counters),
+            FlowLog(log, silence) if log is not None and silence is not None else log,
+            denied,
         )
 
     def send(self, data: bytes, header: bytes = VNET) -> None:
         self.kernel.send(header + data)
 
-    def returned(self) -> list[bytes]:
+    def returned(self, end: socket.socket | None = None) -> list[bytes]:
         found = []
         while True:
             try:
-                found.append(self.kernel.recv(70000).removeprefix(VNET))
+                found.append((end or self.kernel).recv(70000).removeprefix(VNET))
             except BlockingIOError:
                 return found
 
     def events(self) -> list[event.Event]:
         reader = Ring(self.ring)
-        return [event.unpack(record) for record in reader.peek(10**6)]
+        return unpacked(reader.peek(10**6))
 
 
 @pytest.fixture
 def twin(tmp_path: Path) -> Iterator[Twin]:
     made = Twin(tmp_path)
     yield made
-    made.kernel.close()
-    made.tun.close()
+    for end in (made.kernel, made.tun, made.told, made.denied):
+        end.close()
 
 
 PACKETS = [
@@ -139,6 +173,14 @@ def test_a_step_is_bounded(twin: Twin) -> None:
     for _ in range(7):
         twin.send(WEB)
     assert moving.step(5) == 5
+
+
+@pytest.mark.parametrize("enforce", [False, True])
+def test_an_end_of_what_it_reads_is_its_end(twin: Twin, enforce: bool) -> None:
+    moving = twin.forwarder(enforce=enforce)
+    twin.kernel.close()
+    with pytest.raises(OSError, match="bad state"):
+        moving.step()
 
 
 def fail(*_: object) -> None:
@@ -226,8 +268,9 @@ def test_an_event_tells_who_and_where_and_no_payload(twin: Twin, enforce: bool) 
     assert secret[:8] not in twin.ring.read_bytes()
 
 
-def clock(monkeypatch: pytest.MonkeyPatch, now: float) -> None:
-    monkeypatch.setattr(forwarder, "time", SimpleNamespace(time=lambda: now, monotonic_ns=lambda: 1))
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: float, passed: float = 0.0) -> None:
+    """Let the clock say `now` when so many seconds have passed."""
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: now, monotonic=lambda: passed))
 
 
 @pytest.mark.parametrize("remembered", [0.0, NOW + 20.0])
@@ -236,13 +279,13 @@ def test_a_clock_set_back_revives_no_grant(
 ) -> None:
     rule = {"to": ["10.20.0.80/32"], "ports": ["any"], "expires": NOW + 10}
     table = PolicyTable(policy(alice=[rule]))
-    clock(monkeypatch, NOW)
+    set_clock(monkeypatch, NOW)
     moving = twin.forwarder(enforce=True, policy=table, not_earlier_than=remembered)
     twin.send(WEB)
     moving.step()
     assert twin.returned() == ([] if remembered else [WEB])
     for now in (NOW + 10, NOW, 0):
-        clock(monkeypatch, now)
+        set_clock(monkeypatch, now)
         twin.send(WEB)
         moving.step()
         assert twin.returned() == []
@@ -328,6 +371,48 @@ def test_a_later_fragment_is_never_remembered(twin: Twin) -> None:
     assert twin.returned() == [first, later]
 
 
+def test_a_clock_set_back_revives_no_grant_for_who_was_idle(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = {"to": ["10.20.0.80/32"], "ports": ["any"], "expires": NOW + 180}
+    set_clock(monkeypatch, NOW)
+    moving = twin.forwarder(enforce=True, policy=PolicyTable(policy(alice=[rule])))
+    twin.send(WEB)
+    moving.step()
+    assert twin.returned() == [WEB]
+    set_clock(monkeypatch, NOW - 100, passed=181.0)
+    twin.send(WEB)
+    moving.step()
+    assert twin.returned() == []
+
+
+def test_only_what_is_denied_for_its_ports_goes_to_the_denied(twin: Twin) -> None:
+    """The kernel drops the same again without asking; what was denied for its shape must not speak for the rest."""
+    denied = [ip4(BOB4, WEB4, TCP, tcp(n, 443)) for n in (1, 2, 1)]
+    denied += [ip4("10.64.0.99", WEB4, UDP, udp()), ip6(ALICE6, WEB6, SCTP, sctp())]
+    others = [
+        WEB,
+        ip4(BOB4, WEB4, ICMP, icmp()),
+        ip4(BOB4, WEB4, TCP, tcp(), options=b"\x01\x01\x01\x00"),
+        ip4(BOB4, WEB4, TCP, tcp(body=bytes(28)), fragment=(0, True)),
+        ip4(BOB4, WEB4, TCP, tcp(), fragment=(64, False)),
+        ip4(BOB4, WEB4, TCP, tcp()[:10]),
+        ip6(ALICE6, WEB6, TCP, tcp(), routing6()),
+        b"\xff" * 60,
+    ]
+    moving = twin.forwarder(enforce=True, denied=twin.denied.fileno())
+    for data in [*denied, *others]:
+        twin.send(data)
+    moving.step()
+    assert twin.returned(twin.told) == denied
+    assert twin.returned() == [WEB]
+    twin.told.close()
+    twin.send(denied[0])
+    twin.send(WEB)
+    assert moving.step() == 2
+    assert twin.returned() == [WEB]
+
+
 @pytest.mark.parametrize("logging", [False, True])
 def test_only_the_first_packet_of_a_flow_is_judged(
     twin: Twin, monkeypatch: pytest.MonkeyPatch, logging: bool
@@ -355,10 +440,10 @@ def test_what_is_remembered_is_bounded(twin: Twin) -> None:
 
 def test_no_remembered_flow_outlives_its_rule(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     table = PolicyTable(policy(alice=[{"to": ["10.20.0.80/32"], "ports": ["any"], "expires": NOW + 10}]))
-    clock(monkeypatch, NOW)
+    set_clock(monkeypatch, NOW)
     moving = twin.forwarder(enforce=True, policy=table)
     for now, expected in ((NOW, [WEB]), (NOW + 9.9, [WEB]), (NOW + 10, []), (NOW + 11, [])):
-        clock(monkeypatch, now)
+        set_clock(monkeypatch, now)
         twin.send(WEB)
         moving.step()
         assert twin.returned() == expected
@@ -484,3 +569,49 @@ def test_a_full_ring_holds_nobody_up(twin: Twin) -> None:
     reader = Ring(twin.ring)
     assert (reader.pending(), reader.dropped()) == (256, 244)
     assert [one.seq for one in twin.events()] == list(range(256))
+
+
+# Events by flow -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("enforce", [False, True])
+def test_by_flow_each_flow_has_one_event(twin: Twin, enforce: bool) -> None:
+    moving = twin.forwarder(enforce=enforce, logging=True, silence=120.0)
+    for _ in range(3):
+        for data in PACKETS:
+            twin.send(data)
+        moving.step()
+    moving.close()
+    allowed = PACKETS[:2] if enforce else PACKETS
+    events = [(event.Kind(one.kind), one.verdict, one.packets) for one in twin.events()]
+    opened = [one for one in events if one[0] == event.Kind.FLOW_OPEN]
+    assert set(opened) == {(event.Kind.FLOW_OPEN, 1, 0)}
+    # Those of which nothing can be read are one flow.
+    unreadable = len({bytes(data) for data in PACKETS[4:]}) - 1
+    assert len(opened) == len(allowed) - (0 if enforce else unreadable)
+    denied = [one for one in events if one[0] == event.Kind.DENY]
+    assert sum(packets for _, _, packets in denied) == 3 * (len(PACKETS) - len(allowed))
+    assert twin.returned() == allowed * 3
+
+
+def test_by_flow_what_opens_a_flow_is_told_with_its_rule(twin: Twin) -> None:
+    moving = twin.forwarder(enforce=True, logging=True, silence=120.0)
+    twin.send(ip4(ALICE4, WEB4, TCP, tcp(1234, 443, 0x02)))
+    twin.send(ip4(ALICE4, WEB4, TCP, tcp(1234, 22, 0x02)))
+    moving.step()
+    opened, denied = twin.events()
+    assert (opened.kind, opened.rule, opened.reason, opened.tcp_flags) == (2, 0, Reason.ALLOWED, 0x02)
+    assert (denied.kind, denied.rule, denied.reason) == (5, event.NO_RULE, Reason.NO_RULE)
+    assert {one.client_id.hex() for one in (opened, denied)} == {id_of("alice")}
+
+
+def test_by_flow_it_asks_to_be_called_when_something_is_due(twin: Twin) -> None:
+    moving = twin.forwarder(enforce=True, logging=True, silence=120.0)
+    assert moving.patience() is None
+    for _ in range(2):
+        twin.send(ip4(ALICE4, WEB4, TCP, tcp(1234, 22)))
+    moving.step()
+    patience = moving.patience()
+    assert patience is not None
+    assert 0 < patience <= FOLD_SECONDS
+    assert twin.forwarder(enforce=True, logging=True).patience() is None

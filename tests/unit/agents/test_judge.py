@@ -213,10 +213,11 @@ def test_an_icmp_rule_does_not_let_errors_through() -> None:
 
 def test_the_tables_of_a_generation_read_back_as_they_were_written(tmp_path: Path) -> None:
     places = Places("gateway", run_directory=tmp_path)
-    generation.directory(places).mkdir(parents=True)
+    places.run.mkdir()
+    generation.prepare(places, 61002)
     written = tables(generation=7, not_earlier_than=12.5)
     generation.write(places, written)
-    found = Tables.load(generation.file(places, 7))
+    found = Tables.parse(generation.file(places, 7).read_bytes())
     assert (found.generation, found.enforce, found.clients, found.not_earlier_than) == (
         7,
         True,
@@ -225,13 +226,14 @@ def test_the_tables_of_a_generation_read_back_as_they_were_written(tmp_path: Pat
     )
     assert found.policy.document == written.policy.document
     generation.write(places, tables(generation=8, policy=PolicyTable(None), enforce=False))
-    assert Tables.load(generation.file(places, 8)).policy.document is None
+    assert Tables.parse(generation.file(places, 8).read_bytes()).policy.document is None
     assert generation.last(places) == 8
 
 
 def test_old_generations_are_forgotten_and_numbers_go_on(tmp_path: Path) -> None:
     places = Places("gateway", run_directory=tmp_path)
-    generation.directory(places).mkdir(parents=True)
+    places.run.mkdir()
+    generation.prepare(places, 61002)
     assert generation.last(places) == 0
     for number in range(1, 31):
         generation.write(places, tables(generation=number))
@@ -241,11 +243,10 @@ def test_old_generations_are_forgotten_and_numbers_go_on(tmp_path: Path) -> None
     assert generation.last(places) == 30
 
 
-def test_a_file_that_is_no_generation_is_not_loaded(tmp_path: Path) -> None:
+def test_a_file_that_is_no_generation_is_not_loaded() -> None:
     for text in ("", "[]", "{}", json.dumps({"generation": 1})):
-        (tmp_path / "1.json").write_text(text)
         with pytest.raises((ValueError, KeyError, TypeError)):
-            Tables.load(tmp_path / "1.json")
+            Tables.parse(text.encode())
 
 
 def test_the_judge_never_reads_a_clock() -> None:
