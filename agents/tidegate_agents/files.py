@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+from tidegate_agents.process import is_mapped
+
 
 class FileRefused(ValueError):  # noqa: N818 - it names what happened to the file
     """A file that is not read; the message is one line."""
@@ -49,8 +51,12 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
             file.flush()
             os.fsync(fd)
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if (
+            isinstance(error, OSError) and error.filename is None
+        ):  # the system names no file in a full disk's error
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 
@@ -70,3 +76,10 @@ def make_private_directory(path: Path) -> None:
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o022:
         raise FileRefused(f"{path}: must be a directory of this user that nobody else may write")
+
+
+def share(directory: Path, group: int) -> None:
+    """Let a group read what will be in this directory, by its own right to read there, and change nothing."""
+    if is_mapped(group):
+        os.chown(directory, -1, group)
+    directory.chmod(0o2750)  # set-group-ID: what is made in it is the group's

@@ -2,6 +2,8 @@
 
 ETC   /etc/tidegate       identity.json, <kind>.key (0600), <kind>.yaml (settings)        written by `init`
 STATE /var/lib/tidegate   <kind>.json: highest serial and highest time ever seen          survives a reboot
+                          <kind>-keys.json: the newest key set, once there is one         survives a reboot
+                          <kind>-trial.json, <kind>-releases/: see `trial` and `kept`
 RUN   /run/tidegate       <kind>/: what the running agent made, status.json among it      does not
 """
 
@@ -9,23 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tidegate_agents.bundles import Identity
 from tidegate_agents.files import FileRefused, make_private_directory, read_bounded, write_atomic
-from tidegate_schema import jsonfile, release, validation
+from tidegate_schema import jsonfile, keyset, release, validation
 from tidegate_schema.keys import client_id, parse_public_key
+from tidegate_schema.keyset import KeySet
 
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./-]+")
 _IDENTITY_MAX_BYTES = 64 * 1024
-STATUS_FORMAT = 1
+STATUS_FORMAT = 2
 _LAST_TIME = 253402300800.0  # the year 10000
 
 
@@ -68,6 +72,11 @@ class Places:
         return self.state_directory / f"{self.kind}.json"
 
     @property
+    def trust(self) -> Path:
+        """The newest key set, once one was brought here."""
+        return self.state_directory / f"{self.kind}-keys.json"
+
+    @property
     def run(self) -> Path:
         """What the running agent keeps."""
         return self.run_directory / self.kind
@@ -77,22 +86,40 @@ class Places:
         """What the running agent says of itself."""
         return self.run / "status.json"
 
+    @property
+    def rings(self) -> tuple[Path, Path]:
+        """A gateway's event rings: its forwarder's, and its supervisor's."""
+        return self.run / "events.ring", self.run / "flows.ring"
 
-def init(places: Places, fleet: str, host: str, trusted_pem: Sequence[bytes]) -> str:
+    @property
+    def flusher_status(self) -> Path:
+        """What a gateway's flusher says of itself, in the one directory where it may write."""
+        return self.run / "flusher" / "status.json"
+
+
+def init(
+    places: Places, fleet: str, host: str, trusted_pem: Sequence[bytes], key_set: KeySet | None = None
+) -> str:
     """Make the key pair and the identity on this host and return the public key (base64).
 
-    Never replaces a key: a new key is a new client ID. Calling it again with the same facts changes nothing.
+    The host trusts the public keys (PEM), any one of them, or a key set in place of them. Never replaces a key: a new
+    key is a new client ID. Calling it again with the same facts changes nothing.
     """
     for pem in trusted_pem:
         release.load_public_key(pem)
     make_private_directory(places.etc)
-    identity = {
+    identity: dict[str, Any] = {
         "format": 1,
         "fleet": fleet,
         "kind": places.kind,
         "host": host,
         "trusted_keys": [pem.decode("ascii") for pem in trusted_pem],
     }
+    if key_set is not None:
+        if key_set.fleet != fleet:
+            raise HostError(f"the key set is for fleet {key_set.fleet}, this host is of {fleet}")
+        identity["trusted_keys"] = list(key_set.keys)
+        identity |= {"key_set": key_set.version, "threshold": key_set.threshold}
     for problem in validation.errors("identity", identity):
         raise HostError(f"{'.'.join(map(str, problem.path))}: {problem.message}")
     data = json.dumps(identity, indent=2).encode() + b"\n"
@@ -135,9 +162,15 @@ def own_client_id(places: Places) -> str:
 
 
 def load_identity(places: Places) -> Identity:
-    """Read who this host is; HostError says what to do when that is not settled."""
+    """Read who this host is and what `init` gave it to trust; HostError says what to do when that is not settled."""
+    document = _identity(places)
+    identity = Identity(document["fleet"], document["kind"], document["host"], ())
+    return identity.trusting(_given(places, document))
+
+
+def _identity(places: Places) -> dict[str, Any]:
     try:
-        document = jsonfile.parse(read_bounded(places.identity, _IDENTITY_MAX_BYTES))
+        document: Any = jsonfile.parse(read_bounded(places.identity, _IDENTITY_MAX_BYTES))
     except FileNotFoundError:
         raise HostError(f"{places.identity}: not there; run 'tidegate {places.kind} init' first") from None
     except (FileRefused, jsonfile.JsonError) as error:
@@ -146,11 +179,60 @@ def load_identity(places: Places) -> Identity:
         raise HostError(f"{places.identity}: {problem.message[:200]}")
     if document["kind"] != places.kind:
         raise HostError(f"{places.identity}: this host is a {document['kind']}, not a {places.kind}")
+    assert isinstance(document, dict)
+    return document
+
+
+def _given(places: Places, identity: dict[str, Any]) -> KeySet:
+    """Return the keys that `init` wrote down, as a set; one of version 0 when they are public keys alone."""
+    given = KeySet(
+        identity["fleet"],
+        identity.get("key_set", 0),
+        identity.get("threshold", 1),
+        tuple(identity["trusted_keys"]),
+    )
     try:
-        keys = [release.load_public_key(pem.encode()) for pem in document["trusted_keys"]]
+        distinct = {key.keyid for key in given.trusted}
     except ValueError as error:
         raise HostError(f"{places.identity}: trusted_keys: {error}") from None
-    return Identity(document["fleet"], document["kind"], document["host"], keys)
+    if given.threshold > len(distinct):
+        raise HostError(f"{places.identity}: {given.threshold} of {len(distinct)} trusted_keys cannot sign")
+    return given
+
+
+def load_trust(places: Places) -> KeySet:
+    """Return the newest key set of this host: the one it was brought, or what `init` gave it.
+
+    A host that was set up anew begins with what it was given then. HostError when the set is there but unreadable,
+    since going back would trust keys that were taken away.
+    """
+    given = _given(places, _identity(places))
+    try:
+        document = jsonfile.parse(read_bounded(places.trust, keyset.KEYS_MAX_BYTES))
+        if document["given"] != _digest(given):
+            return given
+        newest = keyset.read_set(jsonfile.canonical(document["set"]))
+        if newest.fleet != given.fleet or newest.version <= given.version:
+            raise ValueError("a key set that cannot be")
+        return newest
+    except FileNotFoundError:
+        return given
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostError(
+            f"{places.trust}: unreadable ({error}); restore it, or remove it to start from {places.identity}"
+        ) from None
+
+
+def save_trust(places: Places, newest: KeySet) -> None:
+    """Write the newest key set down, durably."""
+    given = _given(places, _identity(places))
+    document = {"format": 1, "given": _digest(given), "set": jsonfile.parse(newest.payload())}
+    make_private_directory(places.state_directory)
+    write_atomic(places.trust, jsonfile.canonical(document))
+
+
+def _digest(given: KeySet) -> str:
+    return hashlib.sha256(given.payload()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -159,17 +241,20 @@ class Memory:
 
     serial: int = 0
     time: float = 0.0
+    digest: str = ""
+    """Of the release with that serial; "" where an older version has not noted it."""
 
-    def later(self, serial: int, time: float) -> Memory:
+    def later(self, serial: int, time: float, digest: str = "") -> Memory:
         """Return the memory after seeing these; it only ever grows."""
-        return Memory(max(self.serial, serial), max(self.time, time))
+        digest = digest if serial > self.serial or (serial == self.serial and digest) else self.digest
+        return Memory(max(self.serial, serial), max(self.time, time), digest)
 
 
 def load_memory(places: Places) -> Memory:
     """Read the memory; HostError when the file is there but unreadable, since forgetting would allow a replay."""
     try:
         document = jsonfile.parse(read_bounded(places.memory, 4096))
-        memory = Memory(int(document["serial"]), float(document["time"]))
+        memory = Memory(int(document["serial"]), float(document["time"]), str(document.get("digest", "")))
         if not (0 <= memory.serial < 2**53 and 0 <= memory.time < _LAST_TIME):
             raise ValueError("a serial or a time that cannot be")
         return memory
@@ -184,7 +269,7 @@ def load_memory(places: Places) -> Memory:
 def save_memory(places: Places, memory: Memory) -> None:
     """Write the memory durably."""
     make_private_directory(places.state_directory)
-    write_atomic(places.memory, jsonfile.canonical({"serial": memory.serial, "time": memory.time}))
+    write_atomic(places.memory, jsonfile.canonical(asdict(memory)))
 
 
 def lock(places: Places) -> int:

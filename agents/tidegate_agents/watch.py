@@ -21,10 +21,15 @@ _DEBOUNCE_MS = 100  # a publish is a burst of writes; one look after it is enoug
 
 
 class Waker:
-    """One thing to wait on; SIGTERM, SIGINT and SIGHUP set `stopping`. Use as a context manager, in the main thread."""
+    """One thing to wait on. Use as a context manager, in the main thread.
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.stopping = False
+    SIGTERM, SIGINT and SIGHUP set `stopping`. With `may_leave`, SIGUSR1 sets it too, and `leaving`.
+    """
+
+    def __init__(self, paths: list[Path], *, may_leave: bool = False) -> None:
+        self.stopping = self.leaving = False
+        self._signals = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+        self._signals += [signal.SIGUSR1] if may_leave else []
         self._paths = paths
         self._selector = selectors.DefaultSelector()
         self._readable, self._writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -34,7 +39,7 @@ class Waker:
 
     def __enter__(self) -> Waker:
         signal.set_wakeup_fd(self._writable, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in self._signals:
             signal.signal(number, self._on_signal)
         self._thread.start()
         return self
@@ -64,8 +69,9 @@ class Waker:
         with contextlib.suppress(BlockingIOError):
             os.read(self._readable, 4096)
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, _frame: object) -> None:
         self.stopping = True
+        self.leaving = number == signal.SIGUSR1  # of two signals the later one counts
 
     def _watch(self) -> None:
         while not self._end.is_set():

@@ -11,9 +11,11 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from tidegate_agents import tools
 from tidegate_agents.host import HostError
 
-_SECONDS = 20.0  # 100,000 peers load in less; a device that hangs must not hang its supervisor for good
+_SECONDS = 20.0  # a device that hangs must not hang its supervisor for good
+_SET_AT_ONCE = 5000  # peers; wireguard-go took 2 s for as many on a busy machine
 _REMOVE_AT_ONCE = 500  # peers named on one command line: far below ARG_MAX
 
 
@@ -53,14 +55,18 @@ class DeviceState:
 def run(*command: str, text: str | None = None) -> str:
     """Run one wg(8) command; WireGuardError with its last line when it fails."""
     try:
-        done = subprocess.run(
-            ["wg", *command], input=text, capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
+        done = tools.run("wg", *command, text=text, seconds=_SECONDS)
     except subprocess.TimeoutExpired:
         raise WireGuardError(f"wg {command[0]}: no answer within {_SECONDS:.0f} s") from None
     if done.returncode:
         raise WireGuardError((done.stderr.strip() or f"wg {command[0]} failed").splitlines()[-1])
     return done.stdout
+
+
+def identity(device: str) -> tuple[str, int]:
+    """Return a device's public key and listen port, without its peers."""
+    port = run("show", device, "listen-port").strip()
+    return run("show", device, "public-key").strip(), int(port)
 
 
 def show(device: str) -> DeviceState:
@@ -121,8 +127,9 @@ def remove_peers(device: str, keys: Iterable[str]) -> None:
 
 def set_peers(device: str, peers: Mapping[str, PeerConfig]) -> None:
     """Add peers, or change them to this; other peers and the device itself stay untouched."""
-    if peers:
-        run("addconf", device, "/dev/stdin", text="".join(_section(key, peer) for key, peer in peers.items()))
+    sections = [_section(key, peer) for key, peer in peers.items()]
+    for start in range(0, len(sections), _SET_AT_ONCE):
+        run("addconf", device, "/dev/stdin", text="".join(sections[start : start + _SET_AT_ONCE]))
 
 
 def _section(key: str, peer: PeerConfig) -> str:

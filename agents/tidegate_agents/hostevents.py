@@ -1,0 +1,176 @@
+"""What happens to a host, apart from packets: releases, drift, keys, failovers; as a journal, log lines and counts.
+
+STATE/<kind>-events.ndjson        one JSON object a line, oldest first: time, event, and what the event tells
+STATE/<kind>-events.ndjson.old    the one before, once a journal is full (JOURNAL_MAX_BYTES); there is no older one
+
+The journal is for a person who asks what happened here, so it is not synced line by line: a power cut may lose its
+last lines. Nor does it hold an agent up: what cannot be written is still logged and counted.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from tidegate_agents.files import FileRefused, make_private_directory, read_bounded
+from tidegate_agents.host import Places
+from tidegate_schema import jsonfile
+from tidegate_schema.event import timestamp
+
+log = logging.getLogger("tidegate.events")
+
+JOURNAL_MAX_BYTES = 1 << 20
+_LINE_MAX_BYTES = 4096
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TEXT_MOST = (
+    500  # characters of one field: a reason is one line, and a hostile file may have written part of it
+)
+# The same event of the same name may come as often as a hostile directory changes; the journal is for others, too.
+_BURST, _SECONDS_EACH = 20, 60.0
+
+
+class HostEvent(enum.StrEnum):
+    """Every event there is; the names do not change."""
+
+    RELEASE_OFFERED = "release-offered"
+    """A release was accepted, and is on trial."""
+    RELEASE_APPLIED = "release-applied"
+    """A release is in force, and confirmed."""
+    RELEASE_REFUSED = "release-refused"
+    """What is offered is refused, by this name; nothing has changed."""
+    RELEASE_FAILED = "release-failed"
+    """A release lost its trial; it is not tried again."""
+    ROLLED_BACK = "rolled-back"
+    """The release before is in force again, without what the failed one had taken away."""
+    RELEASE_STALE = "release-stale"
+    """The release in force is past its end."""
+    DRIFT_FOUND = "drift-found"
+    """Something of the agent's was changed by somebody else."""
+    DRIFT_REPAIRED = "drift-repaired"
+    """It is again as it should be."""
+    KEY_SET_CHANGED = "key-set-changed"
+    """Other keys are trusted from here on."""
+    FAILOVER = "failover"
+    """A client's networks are served by another gateway from here on."""
+    KEY_ROTATED = "key-rotated"
+    """The host's own key was replaced by a new one."""
+
+
+_GRAVE = frozenset(
+    {
+        HostEvent.RELEASE_REFUSED,
+        HostEvent.RELEASE_FAILED,
+        HostEvent.ROLLED_BACK,
+        HostEvent.RELEASE_STALE,
+        HostEvent.DRIFT_FOUND,
+    }
+)
+
+
+class Tell(Protocol):
+    """Takes an event and what it tells: `HostEvents.tell`, as whoever only tells sees it."""
+
+    def __call__(self, event: HostEvent | str, /, **fields: Any) -> None:
+        """Note that something happened."""
+
+
+def journal(places: Places) -> Path:
+    """Return the journal's file."""
+    return places.state_directory / f"{places.kind}-events.ndjson"
+
+
+def _older(file: Path) -> Path:
+    return file.with_name(f"{file.name}.old")
+
+
+class HostEvents:
+    """Takes in what happens. One per agent; the counts are of this run."""
+
+    def __init__(self, places: Places, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._file = journal(places)
+        self._monotonic = monotonic
+        self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """How often each (event, name) has happened since the start; the name is "" where an event has none."""
+
+    def tell(self, event: HostEvent | str, /, **fields: Any) -> None:
+        """Note that something happened; `name`, if there is one, is from a closed list too. Never raises.
+
+        ValueError for an event that is not in the list, which is a mistake in the program.
+        """
+        event = HostEvent(event)
+        name = str(fields.get("name", ""))
+        self.counts[event, name] += 1
+        told = {key: _short(value) for key, value in fields.items() if value is not None}
+        if not self._may_write(event, name):
+            return
+        said = " ".join(f"{key}={value}" for key, value in told.items())
+        log.log(logging.WARNING if event in _GRAVE else logging.INFO, "%s %s", event.value, said)
+        try:
+            self._write(jsonfile.canonical({"time": timestamp(time.time_ns()), "event": event.value, **told}))
+        except (OSError, FileRefused, ValueError, TypeError) as error:
+            log.error("%s: not written: %s", self._file, error)
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """Return the counts by event and name."""
+        found: dict[str, dict[str, int]] = {}
+        for (event, name), count in self.counts.items():
+            found.setdefault(str(event), {})[name] = count
+        return found
+
+    def _may_write(self, event: str, name: str) -> bool:
+        now = self._monotonic()
+        left, then = self._buckets.get((event, name), (float(_BURST), now))
+        left = min(float(_BURST), left + (now - then) / _SECONDS_EACH)
+        may = left >= 1
+        self._buckets[event, name] = (left - may, now)
+        return may
+
+    def _write(self, line: bytes) -> None:
+        if len(line) > _LINE_MAX_BYTES:
+            raise ValueError("too long a line")
+        make_private_directory(self._file.parent)
+        try:
+            if self._file.lstat().st_size + len(line) > JOURNAL_MAX_BYTES:
+                self._file.replace(_older(self._file))
+        except FileNotFoundError:
+            pass
+        fd = os.open(self._file, _APPEND, 0o600)
+        try:
+            os.write(fd, line)
+        finally:
+            os.close(fd)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        return value
+    text = "".join(one if one.isprintable() else "?" for one in str(value))
+    return text if len(text) <= _TEXT_MOST else text[:_TEXT_MOST] + "…"
+
+
+def read(places: Places) -> Iterator[dict[str, Any]]:
+    """Yield what the journals hold, oldest first; a line that a crash has cut is left out. FileRefused."""
+    file = journal(places)
+    for path in (_older(file), file):
+        try:
+            data = read_bounded(path, JOURNAL_MAX_BYTES)
+        except FileNotFoundError:
+            continue
+        for line in data.splitlines():
+            try:
+                one = jsonfile.parse(line)
+            except jsonfile.JsonError:
+                continue
+            if (
+                isinstance(one, dict)
+                and isinstance(one.get("event"), str)
+                and isinstance(one.get("time"), str)
+            ):
+                yield one
