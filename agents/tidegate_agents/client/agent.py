@@ -1,23 +1,33 @@
-"""The client agent's loop: wake, read settings and bundle, apply what changed, say so in the status."""
+"""The client agent's loop: wake, read settings and bundle, apply what changed, watch it, say so in the status."""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tidegate_agents import bundles, host
-from tidegate_agents.client import interface
+from tidegate_agents import bundles, host, wireguard
+from tidegate_agents.client import interface, probe, render
+from tidegate_agents.client.common import common, without_gateways
+from tidegate_agents.client.linknews import LinkNews
+from tidegate_agents.client.metrics import Exporter
+from tidegate_agents.client.upkeep import Upkeep
+from tidegate_agents.files import FileRefused
 from tidegate_agents.inbox import Inbox
-from tidegate_agents.watch import POLL_SECONDS, Waker
+from tidegate_agents.notify import Notifier
+from tidegate_agents.trial import Deadline, Name, is_host_s
+from tidegate_agents.watch import Waker
+from tidegate_agents.wireguard import PeerState
 from tidegate_schema import wgquick
 from tidegate_schema.release import ReleaseError
 
 log = logging.getLogger("tidegate.client")
+
+_PAUSE_SECONDS = 0.2  # between two looks, however much the kernel has to tell
 
 
 def read_bundle(accepted: bundles.Accepted) -> wgquick.ClientConfig:
@@ -33,23 +43,48 @@ class ClientAgent:
 
     def __init__(self, places: host.Places, bundle_directory: Path) -> None:
         self._places = places
-        self._inbox = Inbox(places, bundle_directory, read_bundle)
+        self._manager = Notifier.of(os.environ)
+        self._inbox = Inbox(places, bundle_directory, read_bundle, common, self._was_well)
         self._settings = self._inbox.settings()
+        self._fixed = {name: self._settings[name] for name in ("interface", "probe_interface")}
         self._name: str = self._settings["interface"]
+        self._upkeep = Upkeep(places, self._name, self._settings["probe_interface"], self._inbox.events.tell)
         self._applied: tuple[wgquick.ClientConfig, Mapping[str, Any]] | None = None
+        self._bundle: wgquick.ClientConfig | None = None
+        """What `_applied` was made of."""
         self._trouble: str | None = None
+        self._is_host_s = False
+        """Whether the trouble is the host's, and no release's."""
+        self._exporter = Exporter(places, self._name)
+        self._tried: Name | None = None
+        """The release whose trial the deadline is of."""
+        self._deadline = Deadline()
+        self._before: Mapping[str, PeerState] = {}
+        """What the device said before that release."""
 
     def run(self) -> None:
         """Follow the bundle directory until told to stop, then take the interface down."""
         held = host.lock(self._places)
         self._inbox.directory.mkdir(parents=True, exist_ok=True)
+        news = LinkNews()
         with Waker([self._inbox.directory, self._places.etc]) as waker:
+            waker.add(news.fileno())
             try:
                 while not waker.stopping:
                     self._turn()
-                    waker.wait(POLL_SECONDS)
+                    self._manager.turned(self._line())
+                    waker.wait(self._upkeep.wait_seconds)
+                    if news.any() and not waker.stopping:
+                        self._upkeep.heard_of_a_change()
+                        time.sleep(_PAUSE_SECONDS)
+                self._manager.stopping()
+                self._inbox.end()
             finally:
+                news.close()
+                with suppress(host.HostError, OSError):
+                    self._upkeep.close()
                 interface.down(self._places, self._name)
+                self._exporter.stop()
                 self._places.status.unlink(missing_ok=True)
                 os.close(held)
 
@@ -57,39 +92,110 @@ class ClientAgent:
         try:
             self._follow()
             self._trouble = None
-            self._write_status()
-        except (host.HostError, OSError) as error:
+        except (host.HostError, FileRefused, OSError) as error:
             if self._trouble != str(error):
                 log.error("not applied, trying again: %s", error)
-            self._trouble = str(error)
-            with suppress(OSError):  # a full /run is itself such a trouble
+            self._trouble, self._is_host_s = str(error), is_host_s(error)
+        try:
+            if self._judge():
+                self._follow()
+            self._write_status()
+            self._inbox.remember_time()  # last: a full disk holds up nothing but that
+        except (host.HostError, FileRefused, OSError) as error:
+            self._trouble, self._is_host_s = str(error), is_host_s(error)
+            with suppress(OSError, FileRefused):  # a full /run is itself such a trouble
                 self._write_status()
 
     def _follow(self) -> None:
-        # The interface's name takes effect at the next start.
-        self._settings = {**self._inbox.settings(self._settings), "interface": self._name}
+        # The interfaces' names take effect at the next start.
+        self._settings = {**self._inbox.settings(self._settings), **self._fixed}
         self._inbox.look()
-        config = self._inbox.content
-        if config is None or (self._applied == (config, self._settings) and interface.exists(self._name)):
+        has_begun = self._begin_trial()
+        bundle = self._desired()
+        if bundle is None:
             return
+        config = self._upkeep.follow(bundle)
+        if self._applied != (config, self._settings):
+            self._apply(config)
+            self._bundle = bundle
+        elif has_begun:
+            self._nudge(config)
+        if self._upkeep.look(config, self._settings):
+            self._apply(self._upkeep.follow(bundle))
+
+    def _apply(self, config: wgquick.ClientConfig) -> None:
         interface.apply(self._places, config, self._settings)
         self._applied = (config, self._settings)
+        self._upkeep.applied()
         log.info("%s: %d gateways", self._name, len(config.peers))
+        if self._tried is not None:
+            self._nudge(config)
+
+    def _nudge(self, config: wgquick.ClientConfig) -> None:
+        """Have the gateways of a release on trial say whether they are there."""
+        wanted, good = render.peers(config, self._settings), self._inbox.succession.good()
+        with suppress(wireguard.WireGuardError):  # then it is silent, which is judged
+            probe.nudge(self._name, wanted, good, self._before, time.time())
+
+    def _begin_trial(self) -> bool:
+        on_trial = self._inbox.succession.on_trial
+        if on_trial == self._tried:
+            return False
+        self._tried, self._deadline = on_trial, Deadline()
+        self._before = probe.peers(self._name)
+        return on_trial is not None
+
+    def _desired(self) -> wgquick.ClientConfig | None:
+        config = self._inbox.content
+        if config is not None and self._inbox.is_stale() and self._settings["on_stale"] == "deny":
+            return without_gateways(config)
+        return config
+
+    def _was_well(self) -> bool:
+        return probe.has_session(probe.peers(self._name), time.time())
+
+    def _judge(self) -> bool:
+        """Judge the release on trial; tells whether another one is in force for it now."""
+        succession, config = self._inbox.succession, self._desired()
+        if succession.on_trial is None or config is None or self._tried != succession.on_trial:
+            return False
+        is_applied = self._trouble is None and self._bundle == config
+        found, now = probe.peers(self._name), time.time()
+        verdict = self._deadline.judge(
+            time.monotonic(),
+            ok=is_applied and probe.works(found, config, succession.good(), self._before, now),
+            counts=succession.was_well
+            and probe.is_online(config)
+            and not (self._trouble is not None and self._is_host_s),
+            seconds=self._settings["confirm_timeout"],
+        )
+        if verdict:
+            succession.confirm()
+            return False
+        if verdict is None:
+            return False
+        # Anew: where there is nothing to go back to, that is not looked for at every turn.
+        self._deadline = Deadline()
+        seconds = self._settings["confirm_timeout"]
+        return succession.fail(f"no handshake with a gateway within {seconds} s")
+
+    def _line(self) -> str:
+        release = f"release {self._inbox.release['serial']}" if self._inbox.release else "no release yet"
+        return f"{release}, {self._name}" + (f": {self._trouble}" if self._trouble else "")
 
     def _write_status(self) -> None:
         inbox = self._inbox
-        host.write_status(
-            self._places,
-            {
-                "pid": os.getpid(),
-                "kind": "client",
-                "host": inbox.identity.host,
-                "fleet": inbox.identity.fleet,
-                "interface": self._name,
-                "applied": self._applied is not None and self._applied[0] == inbox.content,
-                "settings_problem": inbox.settings_problem,
-                "trouble": self._trouble,
-                "release": inbox.release,
-                "refusal": asdict(inbox.refusal) if inbox.refusal else None,
-            },
-        )
+        status = {
+            "pid": os.getpid(),
+            "kind": "client",
+            "host": inbox.identity.host,
+            "fleet": inbox.identity.fleet,
+            "interface": self._name,
+            "applied": self._bundle is not None and self._bundle == self._desired(),
+            "trouble": self._trouble,
+            "release": inbox.release,
+            **inbox.status(),
+            **self._upkeep.status(),
+        }
+        self._exporter.follow(self._settings["metrics_listen"], status)
+        host.write_status(self._places, status)

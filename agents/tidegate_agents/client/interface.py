@@ -7,21 +7,29 @@ import json
 import logging
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate_agents import wireguard
-from tidegate_agents.client import render
+from tidegate_agents import tools, wireguard
+from tidegate_agents.client import keyfiles, render
+from tidegate_agents.client.reconcile import DEFAULTS, Action, Link, Observed, Verb, Wanted, plan
 from tidegate_agents.files import write_atomic
 from tidegate_agents.host import HostError, Places, public_key
 from tidegate_schema.wgquick import ClientConfig
 
 log = logging.getLogger("tidegate.client")
 
+_SECONDS = 60.0  # wg-quick runs a dozen programs, which a busy host may make wait
+_PASSES = 3  # losing an address can take routes with it, which the next pass brings back
+
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = tools.run(*command, seconds=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise HostError(f"{' '.join(command[:3])}: no answer within {_SECONDS:.0f} s") from None
     if done.returncode:
         raise HostError(f"{' '.join(command[:3])}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
     return done.stdout
@@ -40,73 +48,169 @@ def _file(places: Places, name: str) -> Path:
     return places.run / f"{name}.conf"
 
 
+def wanted(places: Places, config: ClientConfig, settings: Mapping[str, Any]) -> Wanted:
+    """Return the interface that a bundle and the settings ask for. HostError when there is no key."""
+    return Wanted(
+        public_key(places),
+        render.peers(config, settings),
+        frozenset(config.addresses),
+        render.networks(config),
+        config.mtu or settings["mtu"],
+    )
+
+
+def observe(name: str) -> Observed | None:
+    """Read the interface as it is; None when it is not there."""
+    if not exists(name):
+        return None
+    try:
+        device = wireguard.show(name)
+        return Observed(device.public_key, device.peers, look(name), device.fwmark)
+    except HostError:
+        if exists(name):
+            raise
+        return None  # it went in between
+
+
+def look(name: str) -> Link:
+    """Read what ip(8) says of the interface."""
+    (link,) = json.loads(_run("ip", "-json", "address", "show", "dev", name))
+    addresses = frozenset(
+        f"{info['local']}/{info['prefixlen']}"
+        for info in link.get("addr_info", ())
+        if info["scope"] == "global"
+    )
+    return Link(addresses, _routes(name), link["mtu"], "UP" in link["flags"])
+
+
+def _routes(name: str) -> frozenset[str]:
+    """Return the prefixes routed into the interface; a default route in any table, where wg-quick puts it."""
+    found: set[str] = set()
+    for family, default in (("-4", "0.0.0.0/0"), ("-6", "::/0")):
+        words = ("ip", family, "-json", "route", "show", "table", "all", "dev", name, "proto", "boot")
+        for route in json.loads(_run(*words) or "[]"):
+            prefix = default if route["dst"] == "default" else str(ipaddress.ip_network(route["dst"]))
+            if "table" not in route or prefix in DEFAULTS:
+                found.add(prefix)
+    return frozenset(found)
+
+
 def apply(places: Places, config: ClientConfig, settings: Mapping[str, Any]) -> None:
-    """Make the interface what the bundle says; bring it up when it is not there. HostError when a tool refuses."""
-    name = settings["interface"]
-    file = _file(places, name)
-    write_atomic(file, render.wg_quick_file(config, settings, places.key).encode())
-    if exists(name):
-        key = wireguard.run("show", name, "public-key").strip()
-        if key not in (public_key(places), "(none)"):
-            raise HostError(
-                f"{name} is there and has not this client's key; remove it, or name another 'interface'"
-            )
-    else:
-        _run("wg-quick", "up", str(file))
-        return
-    _change_live(name, config, settings, places.key)
+    """Make the interface what the bundle says; bring it up when it is not there. HostError when a tool refuses.
+
+    An endpoint to which a gateway has moved by itself is set to the bundle's, once.
+    """
+    name, target = settings["interface"], wanted(places, config, settings)
+    actions: list[Action] = []
+    for number in range(_PASSES):
+        observed = observe(name)
+        if observed is not None:
+            refuse_strangers(places, name, observed.key)
+        actions = plan(target, observed, time.time() if number else None)
+        if number == 0:
+            write_atomic(_file(places, name), render.wg_quick_file(config, settings, places.key).encode())
+        if not actions:
+            return
+        for action in actions:
+            _EXECUTE[action.verb](places, name, action)
+    raise HostError(f"{name} does not become as wanted; still to do: {actions[0].text}")
 
 
-def _change_live(name: str, config: ClientConfig, settings: Mapping[str, Any], key: Path) -> None:
-    wireguard.run(
-        "set", name, "private-key", str(key)
-    )  # unchanged in the common case, and then it changes nothing
-    observed = {public: peer.config for public, peer in wireguard.show(name).peers.items()}
-    change = wireguard.difference(observed, render.peers(config, settings))
-    # Routes that go, go before the peer that served them; routes that come, come after theirs.
-    have_addresses, want_addresses = _addresses(name), frozenset(config.addresses)
-    have_routes, want_routes = _routes(name), render.networks(config)
-    _ip("route", "del", have_routes - want_routes, name)
-    wireguard.remove_peers(name, change.remove)
-    wireguard.set_peers(name, change.shrink)
-    wireguard.set_peers(name, change.grow)
-    _ip("address", "add", want_addresses - have_addresses, name)
-    _ip("address", "del", have_addresses - want_addresses, name)
-    # Losing an address can take routes with it, so what is there is looked at again.
-    _ip("route", "add", want_routes - _routes(name), name)
-    _run("ip", "link", "set", "dev", name, "mtu", str(config.mtu or settings["mtu"]), "up")
+def refuse_strangers(places: Places, name: str, key: str) -> None:
+    """Raise HostError when an interface of this name has a key that is none of this client's."""
+    if key not in (*keyfiles.public_keys(places).values(), "(none)"):
+        raise HostError(
+            f"{name} is there and has not this client's key; remove it, or name another 'interface'"
+        )
+
+
+def shake(name: str, key: str, peer: wireguard.PeerConfig) -> None:
+    """Make a peer that carries nothing shake hands at once: by itself it would wait for something to send.
+
+    Taken off and put back it has no earlier attempt to wait for, and a keepalive that is switched on is sent at once
+    (set_peer in Linux's drivers/net/wireguard/netlink.c, handlePostConfig in wireguard-go's device/uapi.go).
+    """
+    words = ["peer", key, "remove", "peer", key]
+    words += ["endpoint", peer.endpoint] if peer.endpoint else []
+    wireguard.run("set", name, *words, "persistent-keepalive", "1")
+    wireguard.run("set", name, "peer", key, "persistent-keepalive", str(peer.persistent_keepalive))
+
+
+def find_source_anew(name: str, peers: Mapping[str, wireguard.PeerState]) -> None:
+    """Have the device choose its own address towards each peer anew, after the network under it has changed.
+
+    WireGuard keeps sending from the address that it was last answered at, and an endpoint that is set drops that
+    (wg_socket_set_peer_endpoint in Linux's drivers/net/wireguard/socket.c). Without it, wireguard-go of 2022 took 15 s.
+    """
+    words = [
+        word
+        for key, peer in peers.items()
+        if peer.config.endpoint
+        for word in ("peer", key, "endpoint", peer.config.endpoint)
+    ]
+    if words:
+        wireguard.run("set", name, *words)
+
+
+def is_ours(places: Places, name: str) -> bool:
+    """Tell whether an agent of this client has brought up the interface."""
+    return _file(places, name).exists()
+
+
+def up(places: Places, name: str, text: str) -> None:
+    """Bring up an interface by wg-quick(8) from this file. HostError when it refuses."""
+    write_atomic(_file(places, name), text.encode())
+    _run("wg-quick", "up", str(_file(places, name)))
 
 
 def down(places: Places, name: str) -> None:
-    """Take the interface away, if it is there."""
-    if exists(name) and _file(places, name).exists():
+    """Take the interface away, if it is there and ours."""
+    if exists(name) and is_ours(places, name):
         _run("wg-quick", "down", str(_file(places, name)))
     _file(places, name).unlink(missing_ok=True)
 
 
-def _ip(kind: str, verb: str, prefixes: Iterable[str], name: str) -> None:
-    for prefix in sorted(prefixes):
-        family = f"-{ipaddress.ip_network(prefix).version}"
-        _run("ip", family, kind, verb, prefix, "dev", name)
+def _create(places: Places, name: str, _action: Action) -> None:
+    _run("wg-quick", "up", str(_file(places, name)))
 
 
-def _addresses(name: str) -> frozenset[str]:
-    links = json.loads(_run("ip", "-json", "address", "show", "dev", name))
-    return frozenset(
-        f"{info['local']}/{info['prefixlen']}"
-        for link in links
-        for info in link.get("addr_info", ())
-        if info["scope"] == "global"
-    )
+def _recreate(places: Places, name: str, action: Action) -> None:
+    _run("wg-quick", "down", str(_file(places, name)))
+    _create(places, name, action)
 
 
-def _routes(name: str) -> frozenset[str]:
-    found: set[str] = set()
-    for family in ("-4", "-6"):
-        for route in json.loads(
-            _run("ip", family, "-json", "route", "show", "dev", name, "proto", "boot") or "[]"
-        ):
-            default = "0.0.0.0/0" if family == "-4" else "::/0"
-            destination = default if route["dst"] == "default" else route["dst"]
-            found.add(str(ipaddress.ip_network(destination)))
-    return frozenset(found)
+def _ip(kind: str, verb: str) -> Callable[[Places, str, Action], None]:
+    def execute(_places: Places, name: str, action: Action) -> None:
+        family = f"-{ipaddress.ip_network(action.subject).version}"
+        _run("ip", family, kind, verb, action.subject, "dev", name)
+
+    return execute
+
+
+def _set_peer(_places: Places, name: str, action: Action) -> None:
+    assert action.peer is not None
+    wireguard.set_peers(name, {action.subject: action.peer})
+
+
+_EXECUTE: Mapping[Verb, Callable[[Places, str, Action], None]] = {
+    Verb.CREATE: _create,
+    Verb.RECREATE: _recreate,
+    Verb.REMOVE_ROUTE: _ip("route", "del"),
+    Verb.REMOVE_PEER: lambda _, name, action: wireguard.remove_peers(name, [action.subject]),
+    Verb.NARROW_PEER: _set_peer,
+    Verb.SET_KEY: lambda places, name, _: _discard(
+        wireguard.run("set", name, "private-key", str(places.key))
+    ),
+    Verb.SET_PEER: _set_peer,
+    Verb.ADD_ADDRESS: _ip("address", "add"),
+    Verb.REMOVE_ADDRESS: _ip("address", "del"),
+    Verb.SET_MTU: lambda _, name, action: _discard(
+        _run("ip", "link", "set", "dev", name, "mtu", action.subject)
+    ),
+    Verb.SET_UP: lambda _, name, __: _discard(_run("ip", "link", "set", "dev", name, "up")),
+    Verb.ADD_ROUTE: _ip("route", "add"),
+}
+
+
+def _discard(_output: str) -> None:
+    pass
