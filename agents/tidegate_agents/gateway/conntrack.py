@@ -10,118 +10,96 @@ thousand entries, and pyroute2's own calls take about a millisecond each, which 
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from tidegate_agents.gateway import connections
+from tidegate_agents.gateway.netlink import (
+    ACK,
+    DONE,
+    DUMP,
+    ERROR,
+    REQUEST,
+    answered,
+    attribute,
+    attributes,
+    check,
+    message,
+    messages,
+    open_netfilter,
+)
 from tidegate_agents.gateway.ruleset import APPROVED
 
 Allowed = Callable[[bytes, bytes, int, int], bool]
 """(source, destination, protocol, destination port) of a connection's first packet -> may it go on?"""
 
-_NETLINK_NETFILTER = 12
-_NEW, _GET, _DELETE = 0x100, 0x101, 0x102  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_*
-_ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _DUMP = 1, 4, 0x300
-_TUPLE_ORIG, _MARK, _MARK_MASK = 1, 8, 21
-_TUPLE_IP, _TUPLE_PROTO = 1, 2
-_SOURCE: dict[int, int] = {socket.AF_INET: 1, socket.AF_INET6: 3}
-_DESTINATION: dict[int, int] = {socket.AF_INET: 2, socket.AF_INET6: 4}
-_PROTO_NUMBER, _PROTO_DESTINATION_PORT = 1, 3
-_HEADER = struct.Struct("=IHHII")
-_ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
-_AT_ONCE = 200
-_RECEIVE_BYTES = 1 << 20
-_SECONDS = 10.0
+_GET_STATISTICS = 0x105  # NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS
+_AT_ONCE = 1000  # some 100 kB, of the 208 kB that a socket may have on its way
 
 
-def revoke(allowed: Allowed) -> int:
-    """Delete every approved connection that `allowed` refuses; returns how many there were. OSError when it cannot."""
+def ready() -> None:
+    """Have the kernel load its connection table, so that the sysctls of it are there; OSError when it has none."""
+    with open_netfilter() as netlink:
+        netlink.send(message(_GET_STATISTICS, REQUEST, 1, socket.AF_UNSPEC, b""))
+        for kind, body in messages(netlink):
+            if kind == ERROR:
+                check(body, "conntrack")
+
+
+def revoke(allowed: Allowed, cutting: Callable[[int], None]) -> int:
+    """Delete every approved connection that `allowed` refuses; returns how many there were. OSError when it cannot.
+
+    `cutting` is told the port of each socket before that deletes any: the kernel's news of a deletion carries it.
+    """
     revoked = 0
     for family in (socket.AF_INET, socket.AF_INET6):
-        with socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-        ) as netlink:
-            netlink.settimeout(_SECONDS)
-            netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
-            refused = [entry for entry in _approved(netlink, family) if not allowed(*_key(entry, family))]
+        with open_netfilter() as netlink:
+            refused = [entry for entry in _approved(netlink, family) if not allowed(*_key(entry))]
+            if refused:
+                cutting(netlink.getsockname()[0])
             for start in range(0, len(refused), _AT_ONCE):
                 _delete(netlink, family, refused[start : start + _AT_ONCE])
             revoked += len(refused)
     return revoked
 
 
-def _message(kind: int, flags: int, number: int, family: int, attributes: bytes) -> bytes:
-    body = struct.pack("=BBH", family, 0, 0) + attributes  # struct nfgenmsg
-    return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    padding = bytes(-len(value) % 4)
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + padding
-
-
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found, at = {}, 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
-            break
-        found[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
-        at += length + (-length % 4)
-    return found
-
-
-def _messages(netlink: socket.socket) -> Iterator[tuple[int, bytes]]:
-    """Yield (type, body) of the messages that one receive brings."""
-    data, at = netlink.recv(_RECEIVE_BYTES), 0
-    while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        yield kind, data[at + _HEADER.size : at + length]
-        at += length + (-length % 4)
-
-
 def _approved(netlink: socket.socket, family: int) -> list[bytes]:
     """Return the original tuple of every connection with our mark, as the kernel wrote it."""
-    mark = struct.pack(">I", APPROVED)
-    wanted = _attribute(_MARK, mark) + _attribute(_MARK_MASK, b"\xff\xff\xff\xff")
-    netlink.send(_message(_GET, _REQUEST | _DUMP, 1, family, wanted))
+    netlink.send(message(connections.GET, REQUEST | DUMP, 1, family, connections.marked(APPROVED)))
     found: list[bytes] = []
     while True:
-        for kind, body in _messages(netlink):
-            if kind == _NEW:
-                found.append(_attributes(body[4:])[_TUPLE_ORIG])
-            elif kind == _ERROR:
-                _check(body)
-            elif kind == _DONE:
+        for kind, body in messages(netlink):
+            if kind == connections.NEW:
+                found.append(attributes(body[4:])[connections.TUPLE_ORIGINAL])
+            elif kind == ERROR:
+                check(body, "conntrack")
+            elif kind == DONE:
                 return found
 
 
 def _delete(netlink: socket.socket, family: int, entries: list[bytes]) -> None:
+    """Delete these. Only the last one is acknowledged; the kernel tells of each that it could not, in their order."""
+    last = len(entries) - 1
     netlink.send(
         b"".join(
-            _message(_DELETE, _REQUEST | _ACK, number, family, _attribute(_TUPLE_ORIG | 0x8000, entry))
-            for number, entry in enumerate(entries, 2)
+            message(
+                connections.DELETE,
+                REQUEST | (ACK if number == last else 0),
+                number,
+                family,
+                attribute(connections.TUPLE_ORIGINAL | 0x8000, entry),
+            )
+            for number, entry in enumerate(entries)
         )
     )
-    answers = 0
-    while answers < len(entries):
-        for kind, body in _messages(netlink):
-            if kind == _ERROR:
-                _check(body, errno.ENOENT)  # it ended by itself meanwhile
-                answers += 1
+    is_done = False
+    while not is_done:
+        for kind, body in messages(netlink):
+            if kind == ERROR:
+                check(body, "conntrack", errno.ENOENT)  # it ended by itself meanwhile
+                is_done |= answered(body) == last
 
 
-def _check(body: bytes, *tolerated: int) -> None:
-    code = -int.from_bytes(body[:4], "little" if struct.pack("=H", 1)[0] else "big", signed=True)
-    if code and code not in tolerated:
-        raise OSError(code, f"conntrack: {os.strerror(code)}")
-
-
-def _key(entry: bytes, family: int) -> tuple[bytes, bytes, int, int]:
-    parts = _attributes(entry)
-    addresses, protocol = _attributes(parts[_TUPLE_IP]), _attributes(parts[_TUPLE_PROTO])
-    port = int.from_bytes(protocol.get(_PROTO_DESTINATION_PORT, b""))
-    return addresses[_SOURCE[family]], addresses[_DESTINATION[family]], protocol[_PROTO_NUMBER][0], port
+def _key(entry: bytes) -> tuple[bytes, bytes, int, int]:
+    flow = connections.flow(entry)
+    return flow.source, flow.destination, flow.protocol, flow.port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tidegate_agents import host, wireguard
@@ -15,6 +16,8 @@ from tidegate_agents.host import HostError, Places
 # The first says what -f says, and keeps wireguard-go from printing a banner about kernel modules (its main.go).
 _QUIET = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
 _START_SECONDS = 10.0
+_SOCKETS = Path("/var/run/wireguard")  # where wireguard-go offers its control sockets
+_USERSPACE_PEERS = 65536  # wireguard-go's MaxPeers (device/constants.go)
 
 
 class Device:
@@ -43,15 +46,30 @@ class Device:
         """Make the interface when it is not there, and give it its key and port; an existing one is adopted."""
         if network.index(self.name) is None and not network.add_wireguard(self.name):
             self._start_userspace()
-        port = str(self._settings["listen_port"])
+        port = self._settings["listen_port"]
         try:
-            wireguard.run("set", self.name, "listen-port", port, "private-key", str(self._places.key))
+            found = wireguard.identity(self.name)
+            if found == (host.public_key(self._places), port):
+                return  # to set a port anew, even to what it is, is to bind it anew
+            wireguard.run("set", self.name, "listen-port", str(port), "private-key", str(self._places.key))
         except wireguard.WireGuardError as error:
             raise HostError(f"{self.name} does not take its key and port: {error}") from None
+
+    def room_for(self, peers: int) -> None:
+        """HostError when the device cannot hold so many peers."""
+        if peers > _USERSPACE_PEERS and (_SOCKETS / f"{self.name}.sock").exists():
+            raise HostError(
+                f"the release has {peers} peers, and wireguard-go holds {_USERSPACE_PEERS} at most: "
+                "use a kernel with WireGuard, or spread the clients over more gateways"
+            )
 
     def lost(self) -> bool:
         """Tell whether the interface, or the process behind it, is gone."""
         return network.index(self.name) is None or (self.userspace is not None and self.userspace.ended())
+
+    def has_died(self) -> bool:
+        """Tell whether the process behind the interface has ended, which nobody did to the kernel."""
+        return self.userspace is not None and self.userspace.ended()
 
     def up(self) -> None:
         """Let it carry packets."""

@@ -28,6 +28,7 @@ from tidegate_agents.host import HostError
 QUEUE_LENGTH = 4096
 _IFF_VNET_HDR = 0x4000  # linux/if_tun.h; python-pytun has no name for it
 _IFF_UP = 1
+_UNICAST, _UNREACHABLE = 1, 7  # RTN_* of linux/rtnetlink.h
 ROUTE_PROTOCOL = 116  # marks the routes in main as ours; unassigned in /etc/iproute2/rt_protos
 _TUN_BUSY_SECONDS = 5.0
 _LAST_METRIC = 0xFFFFFFFE
@@ -44,10 +45,17 @@ def _tolerate(*codes: int) -> Any:
             raise
 
 
-def _sysctl(path: str, value: str) -> None:
+def sysctl(path: str, value: str) -> None:
+    """Set a sysctl of this network namespace, below net, if there is one of this name."""
     file = Path("/proc/sys/net") / path
     if file.exists() and file.read_text().strip() != value:
         file.write_text(value)
+
+
+def read_sysctl(path: str) -> str | None:
+    """Return its value, None when there is none."""
+    file = Path("/proc/sys/net") / path
+    return file.read_text().strip() if file.exists() else None
 
 
 def index(name: str) -> int | None:
@@ -58,28 +66,53 @@ def index(name: str) -> int | None:
         return None
 
 
-def open_tun(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Make the TUN; returns its descriptor, non-blocking, and its offloads (`datapath.offload`).
+def open_denied_tun(settings: Mapping[str, Any], fd: int = -1) -> int:
+    """Make the TUN for denied packets, or take one over; returns its descriptor. Nothing is ever routed to it."""
+    name = settings["denied_tun"]
+    fd = _descriptor(name, fd)
+    _quieten(name)
+    with IPRoute() as ip:
+        ip.link("set", index=index(name), mtu=settings["mtu"], state="up")
+    return fd
+
+
+def open_tun(settings: Mapping[str, Any], fd: int = -1) -> tuple[int, int]:
+    """Make the TUN, or take one over by its descriptor; returns that, non-blocking, and its `datapath.offload`.
 
     The interface lives as long as a descriptor does. Each packet comes behind a virtio_net_hdr.
     """
-    tun = _attach_tun(settings["tun"])
-    fd = os.dup(tun.fileno())  # close-on-exec, which python-pytun's own descriptor is not
-    tun.close()
-    os.set_blocking(fd, False)
-    offloads = negotiate(fd, settings["offloads"])
     name = settings["tun"]
-    _sysctl(f"ipv6/conf/{name}/addr_gen_mode", "1")
-    _sysctl(f"ipv6/conf/{name}/accept_ra", "0")
+    fd = _descriptor(name, fd)
+    offloads = negotiate(fd, settings["offloads"])
+    _quieten(name)
     # 1 would lose everything; 2 needs an IPv4 address on the interface (measured: design §6).
-    _sysctl(f"ipv4/conf/{name}/rp_filter", "2")
+    sysctl(f"ipv4/conf/{name}/rp_filter", "2")
+    give_address(settings)
     with IPRoute() as ip:
         number = index(name)
         ip.link("set", index=number, mtu=settings["mtu"], txqlen=QUEUE_LENGTH)
-        with _tolerate(errno.EEXIST):
-            ip.addr("add", index=number, address=settings["tun_address"], prefixlen=32)
         ip.link("set", index=number, state="up")
     return fd, offloads
+
+
+def give_address(settings: Mapping[str, Any]) -> None:
+    """Give the TUN the address that rp_filter's loose check needs."""
+    with IPRoute() as ip, _tolerate(errno.EEXIST):
+        ip.addr("add", index=index(settings["tun"]), address=settings["tun_address"], prefixlen=32)
+
+
+def _descriptor(name: str, fd: int) -> int:
+    if fd < 0:
+        tun = _attach_tun(name)
+        fd = os.dup(tun.fileno())  # close-on-exec, which python-pytun's own descriptor is not
+        tun.close()
+    os.set_blocking(fd, False)
+    return fd
+
+
+def _quieten(name: str) -> None:
+    sysctl(f"ipv6/conf/{name}/addr_gen_mode", "1")
+    sysctl(f"ipv6/conf/{name}/accept_ra", "0")
 
 
 def _attach_tun(name: str) -> Any:
@@ -118,6 +151,28 @@ def lead_into_tun(settings: Mapping[str, Any], *, enforce: bool) -> None:
                 )
 
 
+def is_led(settings: Mapping[str, Any], *, enforce: bool) -> bool:
+    """Tell whether what `lead_into_tun` made is there still, and both TUNs are up."""
+    number, table = index(settings["tun"]), settings["table"]
+    rule = {"FRA_PRIORITY": settings["rule_priority"], "FRA_FWMARK": settings["mark"], "FRA_TABLE": table}
+    with IPRoute() as ip:
+        for name in ("tun", "denied_tun"):
+            if not ip.get_links(index(settings[name]))[0]["flags"] & _IFF_UP:
+                return False
+        addresses = {one.get_attr("IFA_LOCAL") for one in ip.get_addr(index=number, family=socket.AF_INET)}
+        if settings["tun_address"] not in addresses:
+            return False
+        for family in _FAMILIES:
+            rules = ip.get_rules(family=family)
+            if not any(all(one.get_attr(name) == value for name, value in rule.items()) for one in rules):
+                return False
+            routes = ip.get_routes(family=family, table=table)
+            found = {(route["type"], route.get_attr("RTA_OIF")) for route in routes if not route["dst_len"]}
+            if (_UNICAST, number) not in found or enforce != any(kind == _UNREACHABLE for kind, _ in found):
+                return False
+    return True
+
+
 def lead_nowhere(settings: Mapping[str, Any]) -> None:
     """Take the rule and the TUN's table away again."""
     with IPRoute() as ip:
@@ -133,21 +188,28 @@ def lead_nowhere(settings: Mapping[str, Any]) -> None:
             ip.flush_routes(family=family, table=settings["table"])
 
 
-def set_routes(interface: str, desired: Iterable[str]) -> None:
-    """Make `desired` the prefixes that lead to the WireGuard interface; only our own routes are touched."""
+def client_routes(interface: str) -> frozenset[str]:
+    """Return the prefixes that lead to the WireGuard interface by routes of our own."""
     number = index(interface)
-    want = set(desired)
     with IPRoute() as ip:
-        have = {
+        return frozenset(
             f"{route.get_attr('RTA_DST')}/{route['dst_len']}"
             for family in _FAMILIES
             for route in ip.get_routes(family=family, oif=number, proto=ROUTE_PROTOCOL, table=254)
-        }
+        )
+
+
+def set_routes(interface: str, desired: Iterable[str]) -> None:
+    """Make `desired` the prefixes that lead to the WireGuard interface; only our own routes are touched."""
+    number = index(interface)
+    want, have = set(desired), client_routes(interface)
+    with IPRoute() as ip:
+        # First what comes: a client that stays may have been in a larger prefix, and is to be in a smaller one.
+        for prefix in sorted(want - have):
+            ip.route("replace", dst=prefix, oif=number, proto=ROUTE_PROTOCOL)
         for prefix in sorted(have - want):
             with _tolerate(errno.ESRCH):
                 ip.route("del", dst=prefix, oif=number, proto=ROUTE_PROTOCOL)
-        for prefix in sorted(want - have):
-            ip.route("replace", dst=prefix, oif=number, proto=ROUTE_PROTOCOL)
 
 
 def add_wireguard(interface: str) -> bool:
@@ -203,22 +265,22 @@ class Forwarding:
         self.were_off: frozenset[str] = frozenset()
         """The families, ipv4 and ipv6, that this host did not forward before the agent."""
 
+    @classmethod
+    def off(cls) -> frozenset[str]:
+        """Return the families that this host does not forward now."""
+        return frozenset(family for family, name in cls._FILES.items() if read_sysctl(name) == "0")
+
     def look(self, noted: Iterable[str]) -> None:
         """Find out what is off, and believe an earlier agent's note of what was."""
-        off = {family for family, name in self._FILES.items() if self._read(name) == "0"}
-        self.were_off = frozenset(off | (set(noted) & self._FILES.keys()))
+        self.were_off = self.off() | (frozenset(noted) & self._FILES.keys())
 
-    def enable(self) -> None:
+    @classmethod
+    def enable(cls) -> None:
         """Let this host forward packets."""
-        for family in self.were_off:
-            _sysctl(self._FILES[family], "1")
+        for family in cls.off():
+            sysctl(cls._FILES[family], "1")
 
     def restore(self) -> None:
         """Put back what was off."""
         for family in self.were_off:
-            _sysctl(self._FILES[family], "0")
-
-    @staticmethod
-    def _read(name: str) -> str | None:
-        file = Path("/proc/sys/net") / name
-        return file.read_text().strip() if file.exists() else None
+            sysctl(self._FILES[family], "0")

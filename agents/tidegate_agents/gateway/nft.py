@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 
+from tidegate_agents import tools
 from tidegate_agents.gateway.ruleset import TABLE
 from tidegate_agents.host import HostError
 
@@ -14,8 +15,14 @@ _COUNT = re.compile(
 )  # of a set's elements; newer versions of nft print it, terse or not
 
 
+_SECONDS = 60.0  # to list the whole ruleset of a busy host; a supervisor must not hang for good
+
+
 def _nft(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["nft", *arguments], input=text, capture_output=True, text=True, check=False)
+    try:
+        return tools.run("nft", *arguments, text=text, seconds=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise HostError(f"nft {arguments[0]}: no answer within {_SECONDS:.0f} s") from None
 
 
 def load(ruleset: str) -> None:
@@ -31,6 +38,26 @@ def remove() -> None:
     load(f"table inet {TABLE}\ndelete table inet {TABLE}\n")
 
 
+def listing() -> str:
+    """Return the whole ruleset with its counters as JSON, without elements; HostError when nft gives none.
+
+    The whole of it, for the reason that `Rules` has.
+    """
+    return _list("--json")
+
+
+def stateless() -> str:
+    """Return the whole ruleset as text, without counts and elements; HostError when nft gives none."""
+    return _list("--stateless")
+
+
+def _list(how: str) -> str:
+    done = _nft(how, "--terse", "list", "ruleset")
+    if done.returncode:
+        raise HostError(f"nft does not list the ruleset: {done.stderr.strip()[:200]}")
+    return done.stdout
+
+
 class Rules:
     """The ruleset in force, with what the kernel said it is right after it was loaded."""
 
@@ -43,21 +70,22 @@ class Rules:
         load(ruleset)
         self._ruleset, self._listing = ruleset, self._listed()
 
-    def mend(self) -> bool:
-        """Load the ruleset again when the table is not as it was left; tells whether that was so.
+    def are_changed(self) -> bool:
+        """Tell whether the table is not as it was left.
 
         Another tool's `nft flush ruleset`, as Debian's nftables.service does at each restart, takes it away.
         """
-        if self._listed() == self._listing:
-            return False
+        return self._listed() != self._listing
+
+    def reload(self) -> None:
+        """Put the same ruleset in force again."""
         self.load(self._ruleset)
-        return True
 
     @staticmethod
     def _listed() -> str:
         # The whole ruleset: asked for one table, nft fetches every element of its sets and then leaves them out, which
         # takes seconds for a full flow set (nft 1.0.6, 2026-11-29: 2.5 s with 200,000, and 3 ms this way).
-        return own_table(_nft("--stateless", "--terse", "list", "ruleset").stdout)
+        return own_table(stateless())
 
 
 def own_table(listing: str) -> str:

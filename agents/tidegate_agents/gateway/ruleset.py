@@ -1,7 +1,7 @@
 """The gateway's nftables ruleset, as text for one `nft -f` transaction. Pure: settings in, text out.
 
-    prerouting raw     from WireGuard, not for this host: of a flow in the flow set, on its way; else notrack, mark, so
-                       that routing leads it into the TUN
+    prerouting raw     from WireGuard, not for this host: of a flow in the flow set, on its way; else, within its
+                       client's limits, notrack and mark, so that routing leads it into the TUN
     forward, late      from the TUN: the forwarder has allowed it, and no rule of anybody's has dropped it, so its
                        connection is marked and its flow comes into the set, for a time; from WireGuard: only into the
                        TUN, or of a flow in the set; to WireGuard: only replies of approved connections
@@ -16,6 +16,11 @@ The flow set is the kernel's memory of what the forwarder has allowed: each flow
 emptying the set has every one judged with its next packet. Replies need a mark in `live`, which a running agent renews:
 when nobody is left on this host, both directions end within a timeout.
 
+Limits, in enforce only and while the kernel remembers flows: one client must not keep the forwarder, the sets or the
+connection table from the others. What the forwarder has denied it writes to a second TUN, whose packets go nowhere but
+into the set of the denied: the same again is dropped without it. A client's packets to the forwarder are limited in a
+second, its flows in the set, and its connections. Each limit counts what it stops.
+
 Everything is in one private table; nothing of anyone else's is touched.
 """
 
@@ -27,15 +32,26 @@ from typing import Any
 TABLE = "tidegate"
 APPROVED = 0x74000001
 """Connection mark of what the forwarder has allowed."""
-FLOWS = ("flows4", "flows6")
 _FLOWS_MOST = 262144  # some 60 MB of kernel memory; a flow that finds no room goes on crossing the TUN
+_DENIED_MOST, _DENIED_SECONDS = 65536, 10
+_CLIENTS_MOST, _CLIENT_SECONDS = 262144, 60
+_BURST = (
+    2048  # packets; half of the TUN's queue (gateway.network.QUEUE_LENGTH), so that it has room for others
+)
+COUNTERS = ("denied_again", "limit_upcalls", "limit_flows", "limit_connections")
+"""What the limits count, in packets: three drop them, `limit_flows` leaves a flow unremembered."""
 
 _ERRORS4 = "{ destination-unreachable, time-exceeded, parameter-problem }"
 _ERRORS6 = "{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
 _PORTED = "meta l4proto { tcp, udp, sctp }"
+_HEADERS = {"4": "ip", "6": "ip6"}
 _NAMES = {
     family: f"{header} saddr . {header} daddr . meta l4proto . th sport . th dport"
-    for family, header in (("4", "ip"), ("6", "ip6"))
+    for family, header in _HEADERS.items()
+}
+_TARGETS = {
+    family: f"{header} saddr . {header} daddr . meta l4proto . th dport"
+    for family, header in _HEADERS.items()
 }
 # With options or extension headers a packet is another one than was judged: it may be routed by them.
 _KNOWN = {
@@ -46,7 +62,17 @@ _KNOWN = {
 
 def has_flows(settings: Mapping[str, Any]) -> bool:
     """Tell whether the kernel remembers flows; not while every packet is logged, since it would log none of them."""
-    return bool(settings["flow_cache"] and not settings["logging_enabled"])
+    return bool(settings["flow_cache"] and not is_packet_logged(settings))
+
+
+def is_packet_logged(settings: Mapping[str, Any]) -> bool:
+    """Tell whether every packet is to have an event."""
+    return bool(settings["logging_enabled"] and settings["log_granularity"] == "packet")
+
+
+def has_limits(settings: Mapping[str, Any], *, enforce: bool) -> bool:
+    """Tell whether clients are limited: not in observe, nor while every packet is to cross the TUN."""
+    return enforce and has_flows(settings)
 
 
 def render(
@@ -61,11 +87,13 @@ def render(
     hit = f"{settings['mark'] + 1:#x}"
     assert not (enforce and bypass)
     flows = has_flows(settings) and not bypass
+    limits = settings if has_limits(settings, enforce=enforce) else None
     lines = [
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
         *(_sets(settings["flow_timeout"]) if flows else ()),
+        *(_limit_sets(limits) if limits else ()),
         " chain raw {",
         "  type filter hook prerouting priority raw; policy accept;",
         f"  iifname {tun} accept",
@@ -76,17 +104,21 @@ def render(
             for family, key in _KNOWN.items()
             if flows
         ),
+        *(_limit_denied(wg, settings["denied_tun"]) if limits else ()),
+        # Of a forwarder that does not know yet that there are no limits any more.
+        f'  iifname "{settings["denied_tun"]}" drop' if enforce else "",
         # A client's address comes from WireGuard, or it is forged.
         f"  iifname != {wg} fib saddr oifname {wg} counter drop" if enforce else "",
         f"  iifname != {wg} accept",
         "  fib daddr type { local, broadcast, multicast } accept",
+        *(_limit_upcalls(limits["client_upcalls"]) if limits else ()),
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
         " chain forward {",
         # Behind other tools' rules: a packet that one of them drops has not opened its flow.
         "  type filter hook forward priority filter + 10; policy accept;",
         *(
-            _forward_in_enforce(wg, tun, mark, hit if flows else None, only_ours)
+            _forward_in_enforce(wg, tun, mark, hit, only_ours, limits, flows=flows)
             if enforce
             else _forward_in_observe(wg, tun, hit if flows else None)
         ),
@@ -104,9 +136,10 @@ def render(
     return "\n".join(line for line in [*lines, "}"] if line) + "\n"
 
 
-def forget_flows() -> str:
-    """Return what empties the flow set, in one step."""
-    return "".join(f"flush set inet {TABLE} {name}\n" for name in FLOWS)
+def forget_flows(settings: Mapping[str, Any], *, enforce: bool) -> str:
+    """Return what empties the sets of what has been judged, in one step."""
+    kinds = ("flows", "denied") if has_limits(settings, enforce=enforce) else ("flows",)
+    return "".join(f"flush set inet {TABLE} {kind}{family}\n" for kind in kinds for family in _HEADERS)
 
 
 def stay_live(timeout: int) -> str:
@@ -121,6 +154,70 @@ def _sets(timeout: int) -> list[str]:
         f" set flows{family} {{ type {kind} . {kind} . inet_proto . inet_service . inet_service; "
         f"flags dynamic, timeout; timeout {timeout}s; size {_FLOWS_MOST}; }}"
         for family, kind in (("4", "ipv4_addr"), ("6", "ipv6_addr"))
+    ]
+
+
+def _limit_sets(limits: Mapping[str, Any]) -> list[str]:
+    """Return the counters, the denied, and what is known of each client; without its limit a set is left out."""
+    kinds = (("4", "ipv4_addr"), ("6", "ipv6_addr"))
+    timed = f"flags dynamic, timeout; timeout {_CLIENT_SECONDS}s; size {_CLIENTS_MOST};"
+    per_client = {"upcalls": timed, "rates": timed, "connections": f"flags dynamic; size {_CLIENTS_MOST};"}
+    chosen = {"upcalls": "client_upcalls", "rates": "client_flows", "connections": "client_connections"}
+    return [
+        *(f" counter {name} {{ }}" for name in COUNTERS),
+        *(
+            f" set denied{family} {{ type {kind} . {kind} . inet_proto . inet_service; "
+            f"flags dynamic, timeout; timeout {_DENIED_SECONDS}s; size {_DENIED_MOST}; }}"
+            for family, kind in kinds
+        ),
+        *(
+            f" set {name}{family} {{ type {kind}; {flags} }}"
+            for name, flags in per_client.items()
+            if limits[chosen[name]]
+            for family, kind in kinds
+        ),
+        " chain denied {",
+        *(f"  {_PORTED} update @denied{family} {{ {key} }}" for family, key in _TARGETS.items()),
+        "  drop",
+        " }",
+    ]
+
+
+def _limit_denied(wg: str, denied: str) -> list[str]:
+    return [
+        f'  iifname "{denied}" jump denied',
+        *(
+            f"  iifname {wg} {_PORTED} {key} @denied{family} counter name denied_again drop"
+            for family, key in _TARGETS.items()
+        ),
+    ]
+
+
+def _limit_upcalls(most: int) -> list[str]:
+    rate = f"limit rate over {most}/second burst {_BURST} packets"
+    return [
+        f"  update @upcalls{family} {{ {header} saddr {rate} }} counter name limit_upcalls drop"
+        for family, header in _HEADERS.items()
+        if most
+    ]
+
+
+def _limit_flows(most: int, timeout: int) -> list[str]:
+    # In any timeout there come in at most the burst and what the rate allows: each half of it.
+    rate = f"limit rate over {max(most // 2 // timeout, 1)}/second burst {max(most // 2, 1)} packets"
+    return [
+        f"  {_PORTED} update @rates{family} {{ {header} saddr {rate} }} counter name limit_flows accept"
+        for family, header in _HEADERS.items()
+        if most
+    ]
+
+
+def _limit_connections(most: int) -> list[str]:
+    return [
+        f"  ct state new add @connections{family} {{ {header} saddr ct count over {most} }} "
+        "counter name limit_connections drop"
+        for family, header in _HEADERS.items()
+        if most
     ]
 
 
@@ -146,7 +243,14 @@ def _forward_in_observe(wg: str, tun: str, hit: str | None) -> list[str]:
 
 
 def _forward_in_enforce(
-    wg: str, tun: str, mark: str, hit: str | None, only_ours: Collection[str]
+    wg: str,
+    tun: str,
+    mark: str,
+    hit: str,
+    only_ours: Collection[str],
+    limits: Mapping[str, Any] | None,
+    *,
+    flows: bool,
 ) -> list[str]:
     return [
         f"  iifname {wg} jump from_client",
@@ -157,15 +261,20 @@ def _forward_in_enforce(
         " }",
         " chain from_client {",
         f"  meta mark {mark} oifname {tun} accept",
-        f"  meta mark != {hit} counter drop" if hit else "  counter drop",
-        *((f"  oifname {{ {wg}, {tun} }} counter drop", f"  {_APPROVE}", "  counter accept") if hit else ()),
+        # Also where no flows are remembered: a packet of the rules before these may be between raw and here.
+        f"  meta mark != {hit} counter drop",
+        f"  oifname {{ {wg}, {tun} }} counter drop",
+        f"  {_APPROVE}",
+        "  counter accept",
         " }",
         " chain allowed {",
         f"  oifname {{ {wg}, {tun} }} counter drop",
         f"  icmp type {_ERRORS4} ct state != related counter drop",
         f"  icmpv6 type {_ERRORS6} ct state != related counter drop",
+        *(_limit_connections(limits["client_connections"]) if limits else ()),
         f"  {_APPROVE} counter",
-        *(_remember() if hit else ()),
+        *(_limit_flows(limits["client_flows"], limits["flow_timeout"]) if limits else ()),
+        *(_remember() if flows else ()),
         "  accept",
         " }",
     ]

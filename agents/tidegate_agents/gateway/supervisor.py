@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +22,39 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from tidegate_agents import host, wireguard
 from tidegate_agents.datapath import offload
+from tidegate_agents.datapath.judge import Tables
 from tidegate_agents.events import ring
+from tidegate_agents.files import FileRefused
 from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset, traces
-from tidegate_agents.gateway.desired import FIXED, GatewayBundle, read_bundle, routes
+from tidegate_agents.gateway.accounting import Accounting
+from tidegate_agents.gateway.desired import FIXED, NOTHING, Desired, common, read_bundle, without_rights
 from tidegate_agents.gateway.device import Device
+from tidegate_agents.gateway.drift import Drifts, Kernel
+from tidegate_agents.gateway.exporter import Exporter
+from tidegate_agents.gateway.flowrecorder import FlowRecorder, is_wanted
 from tidegate_agents.gateway.flushing import FlusherKeeper
-from tidegate_agents.gateway.processes import Backoff, Forwarder, ProcessError, replace_forwarder
+from tidegate_agents.gateway.processes import (
+    Backoff,
+    Forwarder,
+    Log,
+    ProcessError,
+    Station,
+    Survivor,
+    log_of,
+    replace_forwarder,
+    survivor,
+)
+from tidegate_agents.gateway.tuns import Tuns
 from tidegate_agents.inbox import Inbox
+from tidegate_agents.notify import Notifier
+from tidegate_agents.trial import Deadline, Name, is_host_s
 from tidegate_agents.watch import POLL_SECONDS, Waker
 from tidegate_schema.policy import FAR_FUTURE
 
 log = logging.getLogger("tidegate.gateway")
 
-
-@dataclass(frozen=True)
-class Desired:
-    """What the gateway should be now."""
-
-    settings: Mapping[str, Any]
-    bundle: GatewayBundle
-    release: Mapping[str, Any] | None
-    """What `status` says of the release the bundle came from."""
-
-    @property
-    def enforce(self) -> bool:
-        """Whether policy decides."""
-        return bool(self.settings["authz_mode"] == "enforce")
-
-    def judgement(self) -> tuple[object, ...]:
-        """Return everything a forwarder depends on: when it differs, a new generation is due."""
-        chosen = ("authz_mode", "logging_enabled", "flow_cache", "flow_timeout")
-        return (*(self.settings[name] for name in chosen), self.bundle.clients, self.bundle.policy.document)
+_RING_SECONDS = 60.0  # between two tries to make a ring that /run had no room for
+_SETTLE_SECONDS = 2.0  # a release has to be at work for so long, so that a forwarder that dies of it is seen
 
 
 class Supervisor:
@@ -61,25 +62,41 @@ class Supervisor:
 
     def __init__(self, places: host.Places, bundle_directory: Path) -> None:
         self._places = places
-        self._inbox = Inbox(places, bundle_directory, read_bundle)
+        self._manager = Notifier.of(os.environ)
+        self._inbox = Inbox(places, bundle_directory, read_bundle, common, self._was_well)
         first = self._inbox.settings()
         self._fixed = {name: first[name] for name in FIXED}
         self._device = Device(places, first)
-        self._forwarding = network.Forwarding()
-        self._flusher = FlusherKeeper(places.run, generation.directory(places), self._inbox.identity.host)
-        self._forwarder: Forwarder | None = None
+        self._forwarding, self._accounting = network.Forwarding(), Accounting()
+        self._flusher = FlusherKeeper(places, self._inbox.identity.host, self._fixed["flusher_uid"])
+        self._flows = FlowRecorder(places)
+        self._exporter = Exporter(places, self._device.name, self._fixed["tun"])
+        self._forwarder: Forwarder | Survivor | None = None
         self._backoff = Backoff()
         self._rules = nft.Rules()
-        self._tun = -1
-        self._offloads = 0
+        self._tuns = Tuns(self._fixed)
+        self._kernel = Kernel(self._fixed, self._device, self._tuns, self._rules)
+        self._drifts = Drifts(self._inbox.events)
+        self._tried: Name | None = None
+        """The release whose trial the deadline is of."""
+        self._deadline, self._deaths_before = Deadline(), 0
         self._applied: Desired | None = None
+        # Whose an address was when connections were last judged; "" when it has changed hands since, in observe.
+        self._owners: dict[bytes, str] = {}
+        self._owners_unknown = False
+        self._forwarder_enforces = False
         self._generation = 0
-        self._next_change = FAR_FUTURE
+        self._next_change = self._look_again = FAR_FUTURE
         self._live_until = 0.0
         # What runs may be half of a change: then the next one is applied whole, also when it is the one before again.
         self._is_unsettled = False
         self._restarts = {"forwarder": 0, "wireguard": 0}
         self._trouble: str | None = None
+        self._is_host_s = False
+        """Whether the trouble is the host's, and no release's."""
+        self._ring_problem: str | None = None
+        """Why the forwarder has no ring for its events."""
+        self._ring_due = 0.0
         self._status: dict[str, Any] = {}
 
     # The run ------------------------------------------------------------------------------------------------
@@ -89,32 +106,103 @@ class Supervisor:
         with ExitStack() as undo:
             undo.callback(os.close, host.lock(self._places))
             undo.callback(os.close, host.lock_network("gateway"))
-            waker = undo.enter_context(Waker([self._inbox.directory, self._places.etc]))
+            paths = [self._inbox.directory, self._places.etc]
+            waker = undo.enter_context(Waker(paths, may_leave=True))
             try:
                 self._start(waker, undo)
-            except NetlinkError as error:
-                raise host.HostError(f"the kernel refused a link, route or rule: {error}") from None
+            except Exception as error:
+                if isinstance(self._forwarder, Survivor) and self._may_go_on():
+                    undo.pop_all()
+                if isinstance(error, NetlinkError):
+                    raise host.HostError(f"the kernel refused a link, route or rule: {error}") from None
+                raise
             while not waker.stopping:
+                self._manager.turned(self._line())
                 waker.wait(self._patience())
                 self._turn(waker)
+            self._manager.stopping()
+            self._inbox.end()
+            if waker.leaving:
+                undo.pop_all()  # first: whatever becomes of the rest, what is at work is left so
+                self._leave(waker)
 
     def _turn(self, waker: Waker) -> None:
-        # First, and whatever else is in trouble. Where it fails, the rules are not there, which is mended next.
-        with suppress(host.HostError):
-            self._stay_live()
+        # First, and whatever else is in trouble. Where it fails, the rules are not there, which is mended next, or no
+        # process can be started, which is named there.
+        applied = self._applied
+        assert applied is not None
+        self._meanwhile(applied)
+        self._step(waker)
+        with suppress(OSError, FileRefused):  # it cannot be written down: the next turn judges again
+            if self._judge():
+                self._step(waker)
+
+    def _step(self, waker: Waker) -> None:
         try:
             self._mend_kernel(waker)
             self._mend_children(waker)
             self._follow(waker)
+            self._keep_events(waker)
+            self._inbox.remember_time()  # last: a full disk holds up nothing but that
             self._trouble = None
             self._write_status()
-        except (host.HostError, NetlinkError, OSError) as error:
+        except (host.HostError, FileRefused, NetlinkError, OSError) as error:
             # What runs goes on; the next turn compares again and tries again.
             if self._trouble != str(error):
                 log.error("not applied, trying again: %s", error)
             self._trouble = str(error)
-            with suppress(OSError):  # a full /run is itself such a trouble
+            self._is_host_s = is_host_s(error)
+            with suppress(OSError, FileRefused):  # a full /run is itself such a trouble
                 self._write_status()
+
+    # A release on trial -------------------------------------------------------------------------------------
+
+    def _was_well(self) -> bool:
+        if self._applied is None:  # at a start; the good release did its work here before
+            return self._inbox.succession.has_good
+        return self._trouble is None and self._forwarder is not None
+
+    def _judge(self) -> bool:
+        """Judge the release on trial, by local facts alone; tells whether another one is in force for it now.
+
+        Nobody outside can force a rollback: nothing that a client or a network does is asked for.
+        """
+        succession = self._inbox.succession
+        if succession.on_trial is None:
+            return False
+        if succession.on_trial != self._tried:
+            self._tried, self._deadline = succession.on_trial, Deadline()
+            self._deaths_before = self._restarts["forwarder"]
+        applied = self._applied
+        assert applied is not None
+        is_applied = (
+            self._trouble is None and not self._is_unsettled and applied.release == self._inbox.release
+        )
+        died = self._restarts["forwarder"] != self._deaths_before
+        self._deaths_before = self._restarts["forwarder"]
+        seconds = applied.settings["confirm_timeout"]
+        verdict = self._deadline.judge(
+            time.monotonic(),
+            ok=is_applied
+            and self._forwarder is not None
+            and not died
+            and self._kernel.are_loaded(applied.bundle),
+            counts=succession.was_well and not (self._trouble is not None and self._is_host_s),
+            seconds=seconds,
+            settle=_SETTLE_SECONDS,
+        )
+        if verdict:
+            succession.confirm()
+            self._write_status()
+            return False
+        if verdict is None:
+            return False
+        said = self._trouble or "the forwarder does not stay up, or peers are not as they should be"
+        # Anew: where there is nothing to go back to, that is not looked for at every turn.
+        self._deadline = Deadline()
+        return succession.fail(f"not at work within {seconds} s: {said}")
+
+    # The start and the end ----------------------------------------------------------------------------------
 
     def _start(self, waker: Waker, undo: ExitStack) -> None:
         """Set everything up. The stop is the start in reverse, and is noted before anything is made.
@@ -125,23 +213,32 @@ class Supervisor:
         before = traces.read(self._places.run)
         undo.callback(traces.forget, self._places.run)
         undo.callback(self._places.status.unlink, missing_ok=True)
-        undo.callback(self._inbox.remember_time, at_once=True)
+        undo.callback(self._exporter.stop)
+        undo.callback(self._inbox.end)
         undo.callback(self._remove_rules)
-        undo.callback(self._close_tun)
+        undo.callback(self._tuns.close)
         undo.callback(network.lead_nowhere, self._fixed)
+        undo.callback(self._accounting.restore)
         undo.callback(self._stop_children, waker)
         undo.callback(self._forwarding.restore)
         undo.callback(self._device.down)
+        self._forwarder = self._adopt(before)
+        if self._forwarder is None:
+            for path in self._places.rings:
+                ring.forget_if_resized(path, self._fixed["ring_records"])
         traces.sweep(before, self._fixed, host.public_key(self._places))
         self._forwarding.look(before.get("forwarding", ()))
-        traces.write(self._places.run, self._fixed, self._forwarding.were_off)
-        generation.directory(self._places).mkdir(mode=0o700, exist_ok=True)
+        self._accounting.look(before.get("accounting"))
+        traces.write(self._places.run, self._fixed, self._forwarding.were_off, self._accounting.were)
+        generation.prepare(self._places, self._fixed["flusher_uid"])
         self._inbox.directory.mkdir(parents=True, exist_ok=True)
         self._generation = generation.last(self._places)
+        self._remember_generation()
         desired = self._desired()
+        self._accounting.enable()
         # Rules first: from here on, whatever comes up later finds them there.
         self._load_rules(desired)
-        self._open_tun()
+        self._tuns.open()
         network.lead_into_tun(desired.settings, enforce=desired.enforce)
         self._forwarding.enable()
         self._device.ensure()
@@ -149,17 +246,40 @@ class Supervisor:
         desired = self._desired()
         self._apply(desired, waker)
         self._device.up()
-        network.set_routes(self._device.name, routes(desired.bundle))
+        network.set_routes(self._device.name, desired.bundle.routes)
         self._write_status()
         self._log_generation()
 
-    def _open_tun(self) -> None:
-        self._tun, self._offloads = network.open_tun(self._fixed)
+    def _remember_generation(self) -> None:
+        """Take up what the last generation of an earlier agent was: connections of that time may still be open."""
+        if self._generation:
+            try:
+                tables = Tables.parse(generation.file(self._places, self._generation).read_bytes())
+            except (OSError, ValueError, KeyError, TypeError):
+                self._owners_unknown = True
+            else:
+                self._owners, self._forwarder_enforces = dict(tables.clients), tables.enforce
 
-    def _close_tun(self) -> None:
-        if self._tun >= 0:
-            os.close(self._tun)
-            self._tun = -1
+    def _may_go_on(self) -> bool:
+        """Tell whether what an earlier agent left at work may go on without this one: not with less than is wanted."""
+        return self._forwarder_enforces or not self._desired().enforce
+
+    def _leave(self, waker: Waker) -> None:
+        """End, and leave everything in force for the next start."""
+        self._flows.stop(leaving=True)
+        self._flusher.stop(waker)
+        log.info("left as it runs, for the next start")
+
+    def _adopt(self, before: Mapping[str, Any]) -> Survivor | None:
+        """Return the forwarder that an earlier agent left at work; one that cannot be taken over is ended."""
+        found = survivor(self._places.run)
+        if found is None:
+            return None
+        if self._tuns.take_over(found, before.get("fixed", {})):
+            return found
+        found.child.stop()
+        found.close()
+        return None
 
     def _remove_rules(self) -> None:
         if network.is_up(self._device.name):
@@ -170,9 +290,15 @@ class Supervisor:
     def _stop_children(self, waker: Waker) -> None:
         if self._forwarder is not None:
             waker.discard(self._forwarder.child.pidfd)
+            self._end_forwarder()
+        self._flows.stop()
+        self._flusher.stop(waker)
+
+    def _end_forwarder(self) -> None:
+        if self._forwarder is not None:
             self._forwarder.child.stop()
             self._forwarder.close()
-        self._flusher.stop(waker)
+            self._forwarder = None
 
     def _follow(self, waker: Waker) -> None:
         self._inbox.look()
@@ -180,47 +306,79 @@ class Supervisor:
         if desired != self._applied or self._is_unsettled:
             self._apply(desired, waker)
             self._log_generation()
-        elif self._inbox.now() >= self._next_change:
-            self._forget_flows(desired)
-            self._revoke(desired)
-        self._inbox.remember_time()
+        elif self._ring_problem is not None and time.monotonic() >= self._ring_due:
+            self._new_generation(desired, waker)
+        else:
+            self._end_in_time(desired, desired)
+
+    def _end_in_time(self, desired: Desired, loaded: Desired) -> None:
+        """End what a rule's time ended; the rules in the kernel are those of `loaded`."""
+        now = self._inbox.now()
+        if now < min(self._next_change, self._look_again):
+            return
+        # Once more a second later: the forwarder reads the clock once a batch, and may have let a last packet of the
+        # old time pass behind the first look.
+        self._look_again = now + 1 if now >= self._next_change else FAR_FUTURE
+        self._forget_flows(loaded)
+        self._revoke(desired)
+
+    def _meanwhile(self, desired: Desired) -> None:
+        """Do what cannot wait, for a forwarder of `desired` to load, say: let replies pass, and end what is over."""
+        applied = self._applied
+        if applied is not None:
+            with suppress(host.HostError, OSError):  # the next turn tries again, and says so
+                self._stay_live()
+                self._end_in_time(applied, desired if desired.enforce else applied)
+
+    def _while_loading(self, desired: Desired) -> None:
+        self._manager.alive()  # a forwarder has a minute to load, after which it is given up
+        self._meanwhile(desired)
 
     def _patience(self) -> float:
         if self._trouble is not None:
             return POLL_SECONDS  # what is due and fails is tried again, but not in a loop without a rest
-        return max(0.0, min(POLL_SECONDS, self._next_change - self._inbox.now()))
+        return max(0.0, min(POLL_SECONDS, min(self._next_change, self._look_again) - self._inbox.now()))
 
     def _desired(self) -> Desired:
         current = self._inbox.settings(self._applied.settings if self._applied else None)
-        return Desired(
-            {**current, **self._fixed}, self._inbox.content or GatewayBundle(), self._inbox.release
-        )
+        bundle = self._inbox.content or NOTHING
+        if self._inbox.is_stale() and current["on_stale"] == "deny":
+            bundle = without_rights(bundle)
+        return Desired({**current, **self._fixed}, bundle, self._inbox.release)
 
     # The steps ----------------------------------------------------------------------------------------------
 
     def _apply(self, desired: Desired, waker: Waker) -> None:
+        self._device.room_for(len(desired.bundle.peers))
         was_unsettled, self._is_unsettled = self._is_unsettled, True
-        observed = {key: peer.config for key, peer in wireguard.show(self._device.name).peers.items()}
-        change = wireguard.difference(observed, desired.bundle.peers)
+        if self._applied is None or was_unsettled:
+            change = self._kernel.peer_change(desired.bundle)
+        else:
+            change = wireguard.difference(self._applied.bundle.peers, desired.bundle.peers)
         wireguard.remove_peers(self._device.name, change.remove)
         wireguard.set_peers(self._device.name, change.shrink)
+        if is_wanted(desired.settings):
+            self._flows.keep(desired.settings)  # before a forwarder tells of the first one
         if was_unsettled or self._applied is None or desired.judgement() != self._applied.judgement():
             self._new_generation(desired, waker)
-        elif desired.settings["masquerade"] != self._applied.settings["masquerade"]:
+        elif desired.rules() != self._applied.rules():
             self._load_rules(desired, bypass=self._is_bypassed(desired))
+        if desired.enforce:
+            self._stay_live()  # a hundred thousand peers may take as long as replies are let through
         wireguard.set_peers(self._device.name, change.grow)
         if network.is_up(self._device.name):
-            network.set_routes(self._device.name, routes(desired.bundle))
+            network.set_routes(self._device.name, desired.bundle.routes)
         self._applied = desired  # last: what failed on the way is tried again at the next turn
         self._is_unsettled = False
-        self._flusher.keep(desired.settings, waker)
+        self._keep_events(waker)
 
     def _new_generation(self, desired: Desired, waker: Waker) -> None:
         was_unsettled, self._is_unsettled = self._is_unsettled, True
         number = self._generation + 1
         tables = desired.bundle.tables(number, desired.enforce, self._inbox.now())
         generation.write(self._places, tables)
-        log_ring = self._ensure_ring(desired) if desired.settings["logging_enabled"] else None
+        self._ring_problem = None
+        events = self._log(desired) if desired.settings["logging_enabled"] else None
         # Towards enforce the rules come first, so that a forwarder that cannot be started leaves the gateway closed;
         # towards observe they come last.
         if desired.enforce:
@@ -228,17 +386,28 @@ class Supervisor:
             self._load_rules(desired)
         if self._forwarder is not None:
             waker.discard(self._forwarder.child.pidfd)
+        station = Station(self._tuns.tun, self._tuns.denied, self._places.run, self._fixed["forwarder_uid"])
+        began = time.monotonic()
         try:
             self._forwarder = replace_forwarder(
                 self._forwarder,
-                self._tun,
+                station,
                 generation.file(self._places, number),
-                self._counters(),
-                log_ring,
+                events,
+                tell_denied=ruleset.has_limits(desired.settings, enforce=desired.enforce),
+                meanwhile=lambda: self._while_loading(desired),
             )
+            self._forwarder_enforces = desired.enforce
+        except ProcessError:
+            if self._forwarder is not None and self._forwarder.child.ended():
+                self._end_forwarder()
+            if desired.enforce and not self._forwarder_enforces:
+                self._end_forwarder()  # it lets everything pass, which from here on nothing may
+            raise
         finally:
             if self._forwarder is not None:
                 waker.add(self._forwarder.child.pidfd)
+        self._exporter.swapped(time.monotonic() - began)
         self._generation = number
         if not desired.enforce:
             self._load_rules(desired)
@@ -258,7 +427,7 @@ class Supervisor:
     def _forget_flows(self, desired: Desired) -> None:
         """Have every flow judged again, by its next packet."""
         if ruleset.has_flows(desired.settings) and not self._is_bypassed(desired):
-            nft.load(ruleset.forget_flows())
+            nft.load(ruleset.forget_flows(desired.settings, enforce=desired.enforce))
 
     def _is_bypassed(self, desired: Desired) -> bool:
         return self._forwarder is None and not desired.enforce
@@ -276,79 +445,112 @@ class Supervisor:
 
         Notes when that may next be due; when it fails, it is due still.
         """
+        bundle, now = desired.bundle, self._inbox.now()
         if not desired.enforce:
             self._next_change = FAR_FUTURE
+            moved = self._moved(desired)
+            self._flows.judged(self._generation, False, bundle.clients, bundle.policy, now, moved)
+            self._owners |= {a: "" if a in moved else c for a, c in bundle.clients.items()}
             return
-        now = self._inbox.now()
         self._next_change = min(self._next_change, now)
-        before = self._applied.bundle.clients if self._applied else desired.bundle.clients
-        moved = {a for a, client in desired.bundle.clients.items() if before.get(a, client) != client}
+        moved = self._moved(desired)
 
         def allowed(source: bytes, destination: bytes, protocol: int, port: int) -> bool:
-            return source not in moved and desired.bundle.allows(source, destination, protocol, port, now)
+            return source not in moved and bundle.allows(source, destination, protocol, port, now)
 
-        revoked = conntrack.revoke(allowed)
+        with self._flows.standing_back() as cutting:
+            revoked = conntrack.revoke(allowed, cutting)
+        self._flows.judged(self._generation, True, bundle.clients, bundle.policy, now, moved)
         if revoked:
             log.info("cut %d connections that are no longer allowed", revoked)
-        self._next_change = desired.bundle.policy.next_change(now)
+        self._owners, self._owners_unknown = dict(bundle.clients), False
+        self._next_change = bundle.policy.next_change(now)
 
-    def _ensure_ring(self, desired: Desired) -> Path:
-        problem = ring.open_or_replace(self._flusher.ring, desired.settings["ring_records"])
+    def _moved(self, desired: Desired) -> set[bytes]:
+        """Return the addresses that are not whose they were: connections of the one are none of the other's."""
+        clients = desired.bundle.clients
+        if self._owners_unknown:
+            return set(clients)
+        return {address for address, client in clients.items() if self._owners.get(address, client) != client}
+
+    def _log(self, desired: Desired) -> Log | None:
+        """Return where a forwarder's events go; None where there is no room for a ring, which holds up nothing else."""
+        path, _ = self._places.rings
+        try:
+            problem = ring.open_or_replace(path, desired.settings["ring_records"])
+        except OSError as error:
+            log.error("no events: %s: %s", path, error.strerror)
+            self._ring_problem, self._ring_due = f"{path}: {error.strerror}", time.monotonic() + _RING_SECONDS
+            return None
         if problem:
             log.error("event ring set aside: %s", problem)
-        return self._flusher.ring
+        return log_of(path, desired.settings)
 
     # What others took away ----------------------------------------------------------------------------------
+
+    def _judged(self, applied: Desired) -> Desired:
+        """Return what a forwarder that has to be made again follows: what is applied; on the way to enforce, that."""
+        desired = self._desired() if self._is_unsettled else applied
+        return desired if desired.enforce and not applied.enforce else applied
 
     def _mend_kernel(self, waker: Waker) -> None:
         applied = self._applied
         assert applied is not None
-        if self._rules.mend():
-            log.error("the nftables table was changed by somebody else; loaded again")
-        if network.index(self._fixed["tun"]) is None:
-            log.error("%s is gone; making it again", self._fixed["tun"])
-            self._close_tun()
-            self._open_tun()
-            network.lead_into_tun(self._fixed, enforce=applied.enforce)
-            self._new_generation(applied, waker)
-        if self._device.lost():
-            log.error("%s is gone; making it again", self._device.name)
+        self._accounting.enable()
+        judged = self._judged(applied)
+
+        def remake_tun() -> None:
+            self._tuns.remake()
+            network.lead_into_tun(self._fixed, enforce=judged.enforce)
+            self._new_generation(judged, waker)
+
+        def remake_device() -> None:
             self._restarts["wireguard"] += 1
             self._device.ensure()
             wireguard.set_peers(self._device.name, applied.bundle.peers)
-            self._device.up()
-            network.set_routes(self._device.name, routes(applied.bundle))
+
+        def make_whole() -> None:
+            self._is_unsettled = True  # the next step of this turn applies everything
+
+        checks = self._kernel.checks(
+            applied.bundle,
+            enforce=judged.enforce,
+            remake_tun=remake_tun,
+            remake_device=remake_device,
+            make_whole=None if self._is_unsettled else make_whole,
+        )
+        self._drifts.go_through(checks, repair=applied.settings["repair"] == "on")
 
     # The children -------------------------------------------------------------------------------------------
 
     def _mend_children(self, waker: Waker) -> None:
         applied = self._applied
         assert applied is not None
+        judged = self._judged(applied)
         if self._forwarder is not None and self._forwarder.child.ended():
-            log.error(
-                "forwarder ended with status %s; starting it again", self._forwarder.child.popen.returncode
-            )
+            log.error("forwarder ended with status %s; starting it again", self._forwarder.child.status)
             self._restarts["forwarder"] += 1
             waker.discard(self._forwarder.child.pidfd)
             self._backoff.after_death(time.monotonic() - self._forwarder.child.started)
             self._forwarder.close()
             self._forwarder = None
-            if applied.enforce:
-                self._forget_flows(applied)
+            if judged.enforce:
+                self._forget_flows(judged)
             else:
-                self._load_rules(applied, bypass=True)  # observe fails open
+                self._load_rules(judged, bypass=True)  # observe fails open
         if self._forwarder is None and time.monotonic() >= self._backoff.not_before:
             try:
-                self._new_generation(applied, waker)
+                self._new_generation(judged, waker)
             except ProcessError as error:
                 log.error("%s", error)
                 self._backoff.after_death(0)
-        self._flusher.keep(applied.settings, waker)
+
+    def _keep_events(self, waker: Waker) -> None:
+        assert self._applied is not None
+        self._flows.keep(self._applied.settings)
+        self._flusher.keep(self._applied.settings, waker)
 
     # What it says -------------------------------------------------------------------------------------------
-
-    def _counters(self) -> Path:
-        return self._places.run / "counters"
 
     def _peers(self) -> int:
         return len(self._applied.bundle.peers) if self._applied else 0
@@ -358,6 +560,11 @@ class Supervisor:
         mode, logging_on = (self._applied.settings[name] for name in ("authz_mode", "logging_enabled"))
         what = (self._generation, mode, "on" if logging_on else "off", self._peers())
         log.info("generation %d: %s, logging %s, %d peers", *what)
+
+    def _line(self) -> str:
+        mode = self._applied.settings["authz_mode"] if self._applied else "starting"
+        line = f"generation {self._generation}: {mode}, {self._peers()} peers"
+        return line + (f": {self._trouble}" if self._trouble else "")
 
     def _write_status(self) -> None:
         assert self._applied is not None
@@ -371,18 +578,22 @@ class Supervisor:
             "generation": self._generation,
             "authz_mode": current["authz_mode"],
             "logging_enabled": current["logging_enabled"],
-            "settings_problem": self._inbox.settings_problem,
+            "settings": {name: value for name, value in current.items() if name not in FIXED},
+            **self._inbox.status(),
             "trouble": self._trouble,
+            "drift": dict(self._drifts.standing),
+            "log_problem": self._ring_problem or self._flusher.problem,
             "release": self._applied.release,
-            "refusal": asdict(self._inbox.refusal) if self._inbox.refusal else None,
             "policy": self._applied.bundle.policy.document is not None,
             "peers": self._peers(),
             "forwarder": self._forwarder.child.pid if self._forwarder else None,
             "flusher": self._flusher.pid,
-            "offloads": offload.NAMES[self._offloads],
+            "flow_records": self._flows.status(),
+            "offloads": offload.NAMES[self._tuns.offloads],
             "wireguard_go": self._device.userspace.pid if self._device.userspace else None,
             "restarts": {**self._restarts, "flusher": self._flusher.restarts},
         }
+        self._exporter.follow(current["metrics_listen"], status)
         if status != self._status:
             host.write_status(self._places, status)
             self._status = status

@@ -1,6 +1,7 @@
 """What an agent notes of its own start, so that the next one can clean up after a kill -9.
 
-RUN/gateway/traces.json    {"fixed": the settings of FIXED then in force, "forwarding": [what was off before]}
+RUN/gateway/traces.json    {"fixed": the settings of FIXED then in force, "forwarding": [what was off before],
+                            "accounting": {what of the connection table's was not on before: its value}}
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ def read(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and isinstance(found.get("fixed"), dict) else {}
 
 
-def write(run: Path, fixed: Mapping[str, Any], forwarding: Iterable[str]) -> None:
-    """Note the settings of this start, and which of the kernel's forwarding switches were off."""
-    write_atomic(_file(run), jsonfile.canonical({"fixed": dict(fixed), "forwarding": sorted(forwarding)}))
+def write(
+    run: Path, fixed: Mapping[str, Any], forwarding: Iterable[str], accounting: Mapping[str, str]
+) -> None:
+    """Note the settings of this start, and how the kernel's switches were, for `Forwarding` and `Accounting`."""
+    noted = {"fixed": dict(fixed), "forwarding": sorted(forwarding), "accounting": dict(accounting)}
+    write_atomic(_file(run), jsonfile.canonical(noted))
 
 
 def forget(run: Path) -> None:
