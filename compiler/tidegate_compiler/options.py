@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate_compiler import fields, pipeline, progress, report
+from tidegate_compiler import fields, progress, report
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import PATH, Failure, keep
 
 if TYPE_CHECKING:
+    from tidegate_compiler import pipeline
     from tidegate_compiler.cache import Cache
 
 
@@ -61,6 +62,8 @@ def cache(directory: Path | None) -> Iterator[Cache | None]:
 
 def compiled(inventory: Path, directory: Path | None = None) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
+    from tidegate_compiler import pipeline  # not every command that has options compiles
+
     with progress.shown(), cache(directory) as known:
         result = pipeline.compile_inventory(inventory, known)
     keep(result)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from tidegate_compiler import parallel
 from tidegate_compiler.diagnostics import show
@@ -47,13 +49,30 @@ class Written:
     unchanged: int
 
 
+Host: TypeAlias = tuple[str, str]
+"""(kind, name)."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A host's files as they were read before, with what lstat said of them then, and their digest."""
+
+    stats: str
+    digest: str
+    files: Mapping[str, bytes]
+
+
 @dataclass(frozen=True)
 class Output:
-    """A compile output read back: fleet, the inventory's digest, and the files of every (kind, host)."""
+    """A compile output read back: fleet, the inventory's digest, and the files of every (kind, host).
+
+    `stats` is what lstat said of a host's files, for the next `read`, of hosts where that can be relied on.
+    """
 
     fleet: str
     inventory: str
-    hosts: Mapping[tuple[str, str], Mapping[str, bytes]]
+    hosts: Mapping[Host, Mapping[str, bytes]]
+    stats: Mapping[Host, str] = field(default_factory=dict)
 
 
 def write(out: Path, files: Mapping[str, bytes]) -> Written:
@@ -263,30 +282,68 @@ def _manifest(out: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def read(out: Path) -> Output:
+def read(out: Path, known: Mapping[Host, Known] = MappingProxyType({}), now: float = 0) -> Output:
     """Read an output back for publishing.
 
-    Raises OutputError on anything in it that a host would refuse: nobody signs what nobody can apply.
+    A host whose files are those that are `known` is not read again; `now`, in Unix seconds, is what makes its stats
+    worth knowing. Raises OutputError on anything in it that a host would refuse: nobody signs what nobody can apply.
     """
     if not out.is_dir():
         raise OutputError(f"{out}: no such directory; run 'tidegate compile' first")
     manifest = _manifest(out)
     if os.path.lexists(out / INCOMPLETE):
         raise OutputError(f"{out}: an interrupted compile left a mixture; run 'tidegate compile' again")
-    expected = {(kind, host) for kind in FILES for host in manifest["hosts"][kind]}
-    present = {
-        (kind, host.name)
-        for kind in FILES
-        if (out / kind).is_dir()
-        for host in sorted((out / kind).iterdir())
-    }
-    for kind, host in sorted(expected ^ present):
-        state = "is missing" if (kind, host) in expected else f"is not in {MANIFEST}"
-        raise OutputError(f"{out}: {kind} {show(host)} {state}; run 'tidegate compile' again")
-    hosts = {(kind, host): _host_files(out, kind, host) for kind, host in sorted(expected)}
+    hosts: dict[Host, Mapping[str, bytes]] = {}
+    stats: dict[Host, str] = {}
+    for kind in sorted(FILES):
+        place = f"{os.fspath(out)}/{kind}"
+        names = sorted(manifest["hosts"][kind])
+        present = set(os.listdir(out / kind)) if (out / kind).is_dir() else set()  # noqa: PTH208 - names, quickly
+        for name in sorted(present.symmetric_difference(names)):
+            state = "is missing" if name in names else f"is not in {MANIFEST}"
+            raise OutputError(f"{out}: {kind} {show(name)} {state}; run 'tidegate compile' again")
+        for name in names:
+            host = (kind, name)
+            seen, is_settled = _stats(f"{place}/{name}", kind, now)
+            if host in known and seen and seen == known[host].stats:
+                hosts[host] = known[host].files
+            else:
+                hosts[host] = _host_files(out, kind, name)
+            if seen and is_settled:
+                stats[host] = seen
     if os.path.lexists(out / INCOMPLETE) or _manifest(out) != manifest:
         raise OutputError(f"{out}: a compile wrote there while it was read; try again")
-    return Output(manifest["fleet"], manifest["inventory"], hosts)
+    return Output(manifest["fleet"], manifest["inventory"], hosts, stats)
+
+
+_GRANULARITY, _COARSE_GRANULARITY = 0.05, 2.5  # seconds: a kernel's tick, and file systems that keep seconds
+
+
+def _stats(place: str, kind: str, now: float) -> tuple[str, bool]:
+    """Return what lstat says of a host's folder and files, "" for nothing to rely on; and whether they are settled.
+
+    What was changed within the last moment could be changed again without its times telling.
+    """
+    told = []
+    changed = 0
+    try:
+        for path in (place, *(f"{place}/{name}" for name in _NAMES[kind])):
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                told.append("-")
+                continue
+            told.append(
+                f"{found.st_mode}.{found.st_ino}.{found.st_mtime_ns}.{found.st_ctime_ns}.{found.st_size}"
+            )
+            changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
+    except OSError:
+        return "", False
+    granularity = _GRANULARITY if changed % 1_000_000_000 else _COARSE_GRANULARITY
+    return " ".join(told), changed / 1e9 < now - granularity
+
+
+_NAMES = {kind: sorted(allowed) for kind, (_, allowed) in FILES.items()}
 
 
 def _host_files(out: Path, kind: str, host: str) -> dict[str, bytes]:
@@ -313,11 +370,19 @@ def refuse(name: str, data: bytes) -> None:
         wgquick.parse(data)
         return
     document = jsonfile.parse(data)
-    problems = validation.errors(name.removesuffix(".json"), document)
+    kind = name.removesuffix(".json")
+    is_right = not _has_float(data) and validation.is_valid(kind, document)  # which takes 1.0 for an integer
+    problems = [] if is_right else validation.errors(kind, document)
     if problems:
         raise ValueError(f"breaks its schema: {ascii(problems[0].message[:160])[1:-1]}")
     if name == "policy.json":
         PolicyTable(document)
+
+
+def _has_float(data: bytes) -> bool:
+    found: list[str] = []
+    json.loads(data, parse_float=found.append)
+    return bool(found)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -5,9 +5,7 @@ Everything between `read` and `write` is pure: the same bytes in, the same bytes
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tidegate_compiler import files, output, parallel
 from tidegate_compiler.check import Checked, check, known
+from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
 from tidegate_compiler.model import Inventory
@@ -41,18 +40,6 @@ class Compiled:
         with without_collector():
             stage("rendering")
             return render(self.fleet, self.digest)
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Spare Python's cycle collector a walk over millions of values that all stay, again and again as they grow."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def validate_files(

@@ -1,76 +1,71 @@
-"""What publishing would do to a target, against the limits: past one, nothing is signed unless that one is allowed.
+"""What a publish would change, against the limits: past one, nothing is signed unless that one is allowed.
 
-    what TARGET holds (held) --plan--> what is to be published -> limits exceeded - limits allowed -> refusal
+    what git says was published last (baseline) --plan--> the output -> limits exceeded - limits allowed -> refusal
 
-A host that the target holds and the output lacks counts as removed. The first publish has nothing to compare with.
+The target has no say in it: whoever empties or changes it would otherwise lift the limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
-from tidegate_compiler.held import Held, Host
 from tidegate_compiler.output import Output
-from tidegate_compiler.plan import source
+from tidegate_compiler.plan import document, report, source
 from tidegate_compiler.plan.limits import Exceeded, Limits
-from tidegate_compiler.plan.plan import plan
+from tidegate_compiler.plan.plan import Plan, plan
+from tidegate_compiler.targets import Host
 
 _TOLD = 5
+_LINES = 24
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What is past a limit; hosts of the target that are in no output, and hosts that could not be compared."""
-
-    exceeded: tuple[Exceeded, ...]
-    left_behind: tuple[Host, ...]
-    unread: tuple[Host, ...]
-
-
-def compare(held: Held, output: Output, limits: Limits) -> Comparison:
-    """Compare what a target holds with what is to be published there."""
-    left = tuple(sorted(host for host in (*held.hosts, *held.unread) if host not in output.hosts))
-    if not held.hosts:
-        return Comparison((), left, held.unread)
-    old, new = (
-        source.of_hosts(title, hosts) for title, hosts in (("target", held.hosts), ("output", output.hosts))
+def compare(old: source.Side, output: Output, title: str, limits: Limits) -> Plan:
+    """Compare what was published last with an output, called `title`."""
+    same = old.hosts.keys() == output.hosts.keys() and all(
+        old.hosts[host] is files for host, files in output.hosts.items()
     )
-    return Comparison(plan(old, new, limits).exceeded, left, held.unread)
+    new = replace(old, title=title, hosts=output.hosts) if same else source.of_hosts(title, output.hosts)
+    return plan(old, new, limits)
 
 
-def refusal(found: Comparison, allowed: Collection[str]) -> str | None:
-    """Return why nothing may be published, one line, or None.
+def summary(found: Plan) -> list[str]:
+    """Return the plan in a few lines; `tidegate plan` has them all."""
+    lines = list(report.lines(document.document(found)))
+    if len(lines) <= _LINES:
+        return lines
+    return [*lines[:_LINES], f"... {len(lines) - _LINES} lines more in 'tidegate plan'"]
+
+
+def refusal(exceeded: Sequence[Exceeded], allowed: Collection[str], old: str, new: str) -> str | None:
+    """Return why nothing may be published, one line, or None; `old` and `new` are what `tidegate plan` shows it by.
 
     An override that is not needed is refused, too: one that stands in a script for good would protect nobody.
     """
-    past = [one for one in found.exceeded if one.name not in allowed]
+    past = [one for one in exceeded if one.name not in allowed]
     if past:
         told = "; ".join(f"{one.name}: {one.message}" for one in past)
         overrides = " ".join(f"--allow {one.name}" for one in past)
-        return f"past a limit, nothing is published ({told}); look at 'tidegate plan', and if it is meant: {overrides}"
-    idle = sorted(set(allowed) - {one.name for one in found.exceeded})
+        look = f"look at 'tidegate plan {old} {new}'"
+        return f"past a limit, nothing is published ({told}); {look}, and if it is meant: {overrides}"
+    idle = sorted(set(allowed) - {one.name for one in exceeded})
     if idle:
-        return f"--allow {idle[0]} is not needed, this change is within that limit; leave it out, nothing is published"
+        is_one = len(idle) == 1
+        named = " ".join(f"--allow {name}" for name in idle)
+        verb, limit, what = ("is", "that limit", "it") if is_one else ("are", "those limits", "them")
+        return f"{named} {verb} not needed, this change is within {limit}; leave {what} out, nothing is published"
     return None
 
 
-def notices(found: Comparison) -> list[str]:
-    """Return what an admin has to know about hosts that are not published to, or not compared; one line each."""
-    lines = []
-    if found.left_behind:
-        lines.append(
-            f"left behind, in the target and not in the output: {_some(found.left_behind)}; "
+def notices(left_behind: Sequence[Host]) -> Iterable[str]:
+    """Yield what an admin has to know about hosts that are not published to; one line each."""
+    if left_behind:
+        yield (
+            f"left behind, in the target and not in the output: {_some(left_behind)}; "
             "publish takes nothing away: such a host keeps its last release"
         )
-    if found.unread:
-        lines.append(
-            f"not compared with the limits, since the current release is damaged or not of this key and fleet: "
-            f"{_some(found.unread)}"
-        )
-    return lines
 
 
-def _some(hosts: tuple[Host, ...]) -> str:
+def _some(hosts: Sequence[Host]) -> str:
     shown = ", ".join(f"{kind} {name}" for kind, name in hosts[:_TOLD])
     return shown if len(hosts) <= _TOLD else f"{shown} and {len(hosts) - _TOLD} more"

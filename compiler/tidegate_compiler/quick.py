@@ -8,17 +8,14 @@ file with a problem, is read by `yamltree`, which says what is wrong and where. 
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-import jsonschema_rs
 import yaml12
 
 from tidegate_compiler.yamltree import parse
-from tidegate_schema import validation
+from tidegate_schema.validation import is_valid
 
 Objects: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -43,7 +40,6 @@ _NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},\1"))
 # An entry of a mapping in braces that has no separator, so that a later one of the same name could make up for it.
 _WITHOUT_SEPARATOR = (b"{}", b",}", b"{,\1", b",,\1")
 _FLOW_DEPTH = 4
-_END = r"(?![\s\S])"
 _OBJECT = re.compile(r"^([a-z0-9][a-z0-9-]*):(?=[ \n])", re.MULTILINE)
 
 
@@ -149,19 +145,3 @@ def _lines(text: str) -> dict[str, int]:
             return {}
         lines[match[1]] = line
     return lines
-
-
-def is_valid(kind: str, value: Any) -> bool:
-    """Tell whether a value is beyond doubt valid by a kind's schema; one that is not may still be."""
-    try:
-        return bool(_validator(kind).is_valid(value))
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return False
-
-
-@functools.cache
-def _validator(kind: str) -> Any:
-    # The schemas end a pattern for Python, whose $ also stands before a last newline. In Rust $ is the end alone, and
-    # the engine that knows no look-ahead takes a third of the time, and linear time whatever the text.
-    schema = json.loads(json.dumps(validation.schema(kind)).replace(json.dumps(_END)[1:-1], "$"))
-    return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions())

@@ -10,12 +10,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
 from tidegate_schema import jsonfile
 from tidegate_schema.wgquick import KEYLESS_POSTUP, Peer
 
 if TYPE_CHECKING:
     import jinja2
+
+    from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -14,8 +14,8 @@ from tidegate_compiler.times import format_instant
 if TYPE_CHECKING:  # what only some commands need, so that the others start sooner
     from tidegate_compiler.accesstests import Report
     from tidegate_compiler.judge import Judgement, Packet
-    from tidegate_compiler.publish import Row
-    from tidegate_compiler.publish_limits import Comparison
+    from tidegate_compiler.plan.limits import Exceeded
+    from tidegate_compiler.publish import Published, Row
     from tidegate_compiler.resolve import ClientHost
     from tidegate_compiler.verify import Difference
 
@@ -153,20 +153,26 @@ def test_document(report: Report) -> dict[str, Any]:
 
 def row_cells(row: Row) -> tuple[str, ...]:
     """Return one host's line of the publish table."""
+    if row.reason:
+        return (row.kind, row.host, row.action, "-", "-", row.reason)
     return (row.kind, row.host, row.action, str(row.serial), format_instant(row.not_after), row.digest[:12])
 
 
 ROW_TITLES = ("kind", "host", "result", "serial", "valid until", "digest")
 
 
-def rows_document(rows: Iterable[Row], dry_run: bool, found: Comparison) -> dict[str, Any]:
-    """Return the rows, and what is past a limit, as `publish --json` prints them."""
+def published_document(
+    found: Published, exceeded: Iterable[Exceeded], dry_run: bool, since: str | None, recorded: str | None
+) -> dict[str, Any]:
+    """Return every row, what is past a limit, and the commit that is recorded, as `publish --json` prints them."""
     return {
         "format": 1,
         "dry_run": dry_run,
+        "since": since,
+        "recorded": recorded,
         "limits": [
             {"name": one.name, "value": one.value, "limit": one.limit, "message": one.message}
-            for one in found.exceeded
+            for one in exceeded
         ],
         "left_behind": [{"kind": kind, "host": host} for kind, host in found.left_behind],
         "hosts": [
@@ -177,8 +183,9 @@ def rows_document(rows: Iterable[Row], dry_run: bool, found: Comparison) -> dict
                 "serial": row.serial,
                 "not_after": row.not_after,
                 "digest": row.digest,
+                "reason": row.reason or None,
             }
-            for row in rows
+            for row in found.rows
         ],
     }
 

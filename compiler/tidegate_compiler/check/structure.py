@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate_compiler import quick
 from tidegate_compiler.diagnostics import Diagnostic, Where, did_you_mean, show
 from tidegate_compiler.fields import NAME_RULE
 from tidegate_compiler.load import Document
@@ -45,7 +44,9 @@ def structure(document: Document) -> tuple[list[Diagnostic], list[Unread]]:
     unread: list[Unread] = []
     seen: set[tuple[Any, ...]] = set()
     value = plain(document.root)
-    for problem in () if quick.is_valid(document.kind, value) else validation.errors(document.kind, value):
+    for problem in (
+        () if validation.is_valid(document.kind, value) else validation.errors(document.kind, value)
+    ):
         if (problem.path, problem.keyword) in seen and problem.keyword in (
             "required",
             "additionalProperties",

@@ -6,13 +6,16 @@ others are told by the values that they are rendered from.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Set
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
 from tidegate_compiler.render import of_client, of_gateway
-from tidegate_compiler.resolve import ClientHost, Fleet
+
+if TYPE_CHECKING:  # a plan of compile outputs does without the compiler
+    from tidegate_compiler.resolve import ClientHost, Fleet
 
 Key: TypeAlias = tuple[str, str]
 """A host: its kind, client or gateway, and its name."""
@@ -126,9 +129,41 @@ def changed_clients(old: Hosts, new: Hosts) -> Set[str] | None:
 
 
 def changed_gateways(old: Hosts, new: Hosts) -> Set[str] | None:
-    """Return the gateways that may differ between two sides; None when every one may."""
+    """Return the gateways that may differ between two sides; None when every one may.
+
+    With a gateway that differs go all the others of its clients, which have their ways through these, too.
+    """
     fleets = _shared(old, new)
-    return None if fleets is None else fleets[1].changed_gateways
+    if fleets is not None:
+        return fleets[1].changed_gateways
+    if isinstance(old, Rendered) or isinstance(new, Rendered) or not old or not new:
+        return None
+    changed = {
+        name
+        for kind, name in {*old, *new}
+        if kind == "gateway" and old.get((kind, name)) != new.get((kind, name))
+    }
+    sides = [
+        {
+            name: peer_addresses(files["peers.json"])
+            for (kind, name), files in side.items()
+            if kind == "gateway"
+        }
+        for side in (old, new)
+    ]
+    clients = {client for side in sides for name in changed & side.keys() for client, _ in side[name]}
+    return changed | {
+        name
+        for side in sides
+        for name, peers in side.items()
+        if any(client in clients for client, _ in peers)
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def peer_addresses(file: bytes) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return each peer's client ID and addresses, of a peers.json that is known to be right."""
+    return tuple((peer["client_id"], tuple(peer["allowed_ips"])) for peer in json.loads(file)["peers"])
 
 
 def has_peers(hosts: Hosts, gateway: str) -> bool:

@@ -40,7 +40,7 @@ def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
         raise RevisionError("neither a directory nor a git revision; write REV or REV:path")
     commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
     tree = _resolve(f"{commit}:{path}", _lacks(rev, path)) if path else commit
-    if _git("cat-file", "-t", tree).strip() != b"tree":
+    if git("cat-file", "-t", tree).strip() != b"tree":
         raise RevisionError(f"{show(path)} is no directory in that revision")
     entries = sorted(_listing(tree), key=lambda entry: entry.path)
     wanted: list[_Entry] = []
@@ -71,12 +71,13 @@ def _split(name: str) -> tuple[str, str]:
 
 def _resolve(expression: str, otherwise: str) -> str:
     try:
-        return _git("rev-parse", "--verify", "--quiet", "--end-of-options", expression).decode().strip()
+        return git("rev-parse", "--verify", "--quiet", "--end-of-options", expression).decode().strip()
     except RevisionError as error:
         raise RevisionError(str(error) or otherwise) from None
 
 
-def _git(*args: str, given: bytes = b"") -> bytes:
+def git(*args: str, given: bytes = b"") -> bytes:
+    """Return what git prints for plumbing words; RevisionError with its first line when it refuses."""
     environment = {**os.environ, "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
@@ -98,7 +99,7 @@ def _git(*args: str, given: bytes = b"") -> bytes:
 
 
 def _listing(tree: str) -> Iterable[_Entry]:
-    for line in _git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", tree).split(b"\0"):
+    for line in git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", tree).split(b"\0"):
         if line:
             head, _, path = line.partition(b"\t")
             mode, _, sha, size = head.split()
@@ -160,7 +161,7 @@ def _file(entry: _Entry, wanted: list[_Entry]) -> Iterable[Diagnostic]:
 
 
 def _contents(wanted: list[_Entry]) -> dict[str, bytes]:
-    answer = _git("cat-file", "--batch", given="".join(f"{entry.sha}\n" for entry in wanted).encode())
+    answer = git("cat-file", "--batch", given="".join(f"{entry.sha}\n" for entry in wanted).encode())
     found: dict[str, bytes] = {}
     position = 0
     for entry in wanted:

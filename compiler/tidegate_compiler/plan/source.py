@@ -6,19 +6,23 @@ a git revision, REV or REV:path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate_compiler import files, output
 from tidegate_compiler.diagnostics import Diagnostic, Where, show
-from tidegate_compiler.model import Inventory, Lazily
-from tidegate_compiler.pipeline import Compiled
+from tidegate_compiler.model import Lazily
 from tidegate_compiler.plan import revision
-from tidegate_compiler.plan.hosts import Hosts, Rendered
+from tidegate_compiler.plan.hosts import Hosts, Rendered, peer_addresses
 from tidegate_compiler.render import MANIFEST
 from tidegate_schema import jsonfile, wgquick
+
+if TYPE_CHECKING:  # a plan of compile outputs does without the compiler
+    from tidegate_compiler.model import Inventory
+    from tidegate_compiler.pipeline import Compiled
 
 
 class SourceError(Exception):
@@ -99,12 +103,13 @@ def _of_output(title: str, path: Path) -> Side:
 
 def of_hosts(title: str, hosts: Hosts) -> Side:
     """Return the side of hosts' files alone, each of them one that a host would take; there is no inventory."""
-    policies = {
-        host: jsonfile.parse(data["policy.json"]) if "policy.json" in data else None
-        for (kind, host), data in hosts.items()
-        if kind == "gateway"
-    }
+    gateways = {host: files for (kind, host), files in hosts.items() if kind == "gateway"}
+    policies: Lazily[Mapping[str, Any] | None] = Lazily(gateways, lambda host: _policy(gateways[host]), {})
     return Side(title, title.rstrip("/") or "/", hosts, policies, _names(hosts), None)
+
+
+def _policy(files: Mapping[str, bytes]) -> Mapping[str, Any] | None:
+    return jsonfile.parse(files["policy.json"]) if "policy.json" in files else None
 
 
 def _names(hosts: Hosts) -> dict[str, str]:
@@ -113,13 +118,22 @@ def _names(hosts: Hosts) -> dict[str, str]:
         address: host
         for (kind, host), data in hosts.items()
         if kind == "client"
-        for address in wgquick.parse(data["wg0.conf"]).addresses
+        for address in _addresses(data["wg0.conf"])
     }
     return {
-        peer["client_id"]: of_address[address]
+        client: of_address[address]
         for (kind, _), data in hosts.items()
         if kind == "gateway"
-        for peer in jsonfile.parse(data["peers.json"])["peers"]
-        for address in peer["allowed_ips"]
+        for client, addresses in peer_addresses(data["peers.json"])
+        for address in addresses
         if address in of_address
     }
+
+
+_ADDRESS = re.compile(rb"\[Interface\]\nAddress = ([0-9a-f.:/]+(?:, [0-9a-f.:/]+)*)\n")
+
+
+def _addresses(file: bytes) -> Sequence[str]:
+    """Return a client's addresses, of a file that is known to be right: as we write them, or else by parsing it all."""
+    match = _ADDRESS.match(file)
+    return match[1].decode().split(", ") if match else wgquick.parse(file).addresses
