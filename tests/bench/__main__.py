@@ -10,14 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench import machine
 from bench.rows import Options, Row, show
 
 # Part -> the module that measures it; None where nothing exists yet to be measured.
 PARTS: dict[str, str | None] = {
     "compiler": "bench.compiler",
     "datapath": "bench.datapath",
-    "events": None,
-    "release": None,
+    "wireguard": "bench.wireguard",
+    "events": "bench.events",
+    "release": "bench.release",
     "control": None,
     "learn": None,
 }
@@ -41,6 +43,8 @@ def main() -> None:
         if module is None:
             console.print(f"{part}: nothing to measure yet")
             continue
+        if not rows:
+            console.print(*machine.describe(), sep="\n", highlight=False, markup=False)
         measured = importlib.import_module(module).rows(Options(args.clients, args.rounds))
         show(console, part, measured)
         rows += measured

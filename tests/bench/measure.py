@@ -9,7 +9,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Cost(NamedTuple):
@@ -39,12 +41,18 @@ def run(*args: str | Path, fine: Collection[int] = (0,), env: Mapping[str, str] 
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
 
-def medians(tasks: dict[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
-    """Return each task's median costs. Rounds are interleaved, after one that does not count."""
-    costs: dict[str, list[Cost]] = {name: [] for name in tasks}
+def in_turn(tasks: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
+    """Return what each task returns, one a round. Rounds are interleaved, after one that does not count."""
+    found: dict[str, list[T]] = {name: [] for name in tasks}
     for round_ in range(rounds + 1):
         for name, task in tasks.items():
-            cost = task()
+            value = task()
             if round_:
-                costs[name].append(cost)
+                found[name].append(value)
+    return found
+
+
+def medians(tasks: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
+    """Return each task's median costs."""
+    costs = in_turn(tasks, rounds)
     return {name: Cost(*map(statistics.median, zip(*of, strict=True))) for name, of in costs.items()}
