@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import sandbox
+from kernel.reports import INSIDE, Starter, is_machine_at_work
+from tidegate_schema.cli import run
+
+_TURNS = "TIDEGATE_TEST_TURNS"
+_MACHINE_SECONDS = 600  # the emulated machine takes some 220; one that hangs keeps nobody waiting for ever
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +30,48 @@ def pytest_configure(config: pytest.Config) -> None:
         place = Path(tempfile.gettempdir(), f"tests-of-{os.getuid()}")
         place.mkdir(mode=0o700, exist_ok=True)
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(place))
+    # Not in a worker, nor in a run within this one, which has the same environment.
+    if _TURNS not in os.environ and INSIDE not in os.environ:
+        config.pluginmanager.register(Starter(config))
+        turns = tempfile.TemporaryDirectory(prefix="turns-")
+        config.add_cleanup(turns.cleanup)
+        os.environ[_TURNS] = turns.name
+
+
+@pytest.fixture
+def tidegate(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Return the command line, in this process: words to exit status, output and what was said on stderr."""
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        status = run([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return call
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test that is marked `alone` run while no other does."""
+    if not _is_worker(item.config):
+        return (yield)
+    alone = item.get_closest_marker("alone") is not None
+    deadline = time.monotonic() + _MACHINE_SECONDS
+    while alone and is_machine_at_work() and time.monotonic() < deadline:
+        time.sleep(1)
+    gate, turn = (Path(os.environ[_TURNS], name) for name in ("gate", "turn"))
+    with turn.open("w") as others:
+        with gate.open("w") as mine:
+            # Whoever is first here is first there: so one that wants to be alone is not kept from it.
+            fcntl.flock(mine, fcntl.LOCK_EX)
+            fcntl.flock(others, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

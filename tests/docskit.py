@@ -25,17 +25,51 @@ PLACES = ("desk", *HOSTS, "nowhere")
 
 _PACKAGES = "needs a package registry; ./run and its release session install in an empty environment"
 _DEMO = "tests/netns/test_demo.py runs the demo itself; the script's words are tested in tests/unit/repo/test_run.py"
-_SYSTEMD = "needs systemd as the first process of a host"
+_SYSTEMD = "needs systemd as the first process of a host; tests/hosts/test_package.py (./run deb) has one"
+_HOSTS = "a session of its own, with tests in tests/hosts"
+_REMOTE = (
+    "needs a remote repository; tests/unit/publish/test_baseline.py runs the fence as it stands, with one"
+)
+_SSH = "needs a host to log in to; tests/unit/publish/test_ssh.py publishes to a real sshd"
+_CURL = "needs curl, which nothing here installs; tests/netns/test_metrics.py asks the same without it"
+_NATS = "needs a nats-server: tests/unit/nats/test_page.py follows the page with one"
 NOT_RUN = {
+    'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=NATS of example" '
+    "-keyout ca.key -out ca.pem": _NATS,
+    "for name in nats.example.net publisher.example alice-laptop.client.example; do \\\n"
+    "  openssl req -x509 -CA ca.pem -CAkey ca.key -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 365 "
+    "-subj /CN=tidegate \\\n"
+    '  -addext "subjectAltName=DNS:$name" -addext "basicConstraints=critical,CA:FALSE" -keyout "$name.key" '
+    '-out "$name.crt"; done': _NATS,
+    "tidegate nats permissions out > accounts.conf": _NATS,
+    "tidegate publish out --to tls://nats.example.net --key keys/signing.key --first --nats-ca ca.pem "
+    "--nats-cert publisher.example.crt --nats-key publisher.example.key": _NATS,
+    "tidegate client receive --once --from tls://nats.example.net --bundles /var/lib/tidegate-receive/bundles "
+    "--name alice-laptop --fleet example --ca ca.pem --cert alice-laptop.client.example.crt "
+    "--key alice-laptop.client.example.key": _NATS,
+    "tidegate client receive --status": _NATS,
     "apt install -y git python3-venv wireguard-tools wireguard-go iproute2 nftables": _PACKAGES,
     "python3 -m venv /opt/tidegate": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[client,gateway]'": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[gateway]'": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[client]'": _PACKAGES,
     "ln -sfn /opt/tidegate/bin/tidegate /usr/local/bin/tidegate": _PACKAGES,
+    "git fetch origin '+refs/tidegate/*:refs/tidegate/*'": _REMOTE,
+    "tidegate compile inventory --out out": _REMOTE,
+    'tidegate publish out --to "$TARGET" --key "$KEY"': _REMOTE,
+    "git push origin +refs/tidegate/published": _REMOTE,
+    "tidegate publish out --to ssh://tidegate@gw1.example.net/bundles --key keys/signing.key": _SSH,
     "./run demo": _DEMO,
     "./run tests": "it would run itself",
     "systemctl enable --now tidegate-gateway": _SYSTEMD,
+    "systemctl kill --kill-whom=main --signal=SIGUSR1 tidegate-gateway": _SYSTEMD,
+    "./run deb": _HOSTS,
+    "./run image": _HOSTS,
+    "apt install ./tidegate_0.1.0_amd64_python3.11.deb": "tests/hosts/test_package.py (./run deb) does it with dpkg",
+    "podman run --cap-add NET_ADMIN --device /dev/net/tun --security-opt unmask=/proc/sys --network host"
+    " --volume /etc/tidegate:/etc/tidegate --volume /var/lib/tidegate:/var/lib/tidegate tidegate:0.1.0"
+    " gateway run --bundles /var/lib/tidegate/bundles": _HOSTS,
+    "curl --unix-socket /run/tidegate/gateway-metrics.sock http://localhost/metrics": _CURL,
     "systemctl enable --now tidegate-client": _SYSTEMD,
 }
 

@@ -1,4 +1,4 @@
-"""The tables of fields in docs/interface.md, made from the schemas.
+"""The tables of fields in docs/interface.md, made from the schemas, and those of docs/metrics.md.
 
 `python tests/doctables.py` writes them anew, and everything else under docs/ that is generated.
 """
@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from docskit import ROOT
+from tidegate_agents.client.metrics import FAMILIES as OF_A_CLIENT
+from tidegate_agents.gateway.metrics import FAMILIES as OF_A_GATEWAY
 from tidegate_schema import validation
 
 PAGE = ROOT / "docs" / "interface.md"
+METRICS = ROOT / "docs" / "metrics.md"
 KINDS = (
     "release",
+    "keys",
     "peers",
     "policy",
     "event",
@@ -25,6 +29,8 @@ KINDS = (
     "plan",
     "access",
 )
+CATALOGUES = {"gateway": OF_A_GATEWAY, "client": OF_A_CLIENT}
+_METRICS_TABLE = re.compile(r"(<!-- metrics of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- fields of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -85,6 +91,20 @@ def _escape(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def metrics(kind: str) -> str:
+    """Return the Markdown table of the metrics of one kind of host."""
+    rows = ["| metric | type | labels | unit | meaning |", "|---|---|---|---|---|"]
+    for name, family in CATALOGUES[kind].items():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        rows.append(f"| `{name}` | {family.kind} | {labels} | {family.unit} | {family.meaning} |")
+    return "\n".join(rows) + "\n"
+
+
+def written_metrics(kind: str) -> str:
+    """Return the table of metrics that the page has for one kind of host."""
+    return {match[2]: match[3] for match in _METRICS_TABLE.finditer(METRICS.read_text("utf-8"))}.get(kind, "")
+
+
 def written() -> dict[str, str]:
     """Return the tables that the page has, by kind."""
     return {match[2]: match[3] for match in _TABLE.finditer(PAGE.read_text("utf-8"))}
@@ -94,6 +114,10 @@ if __name__ == "__main__":
     import docinventory
 
     docinventory.PAGE.write_text(docinventory.page(), "utf-8")
+    METRICS.write_text(
+        _METRICS_TABLE.sub(lambda match: match[1] + metrics(match[2]) + match[4], METRICS.read_text("utf-8")),
+        "utf-8",
+    )
     PAGE.write_text(
         _TABLE.sub(lambda match: match[1] + table(match[2]) + match[4], PAGE.read_text("utf-8")), "utf-8"
     )

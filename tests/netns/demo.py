@@ -154,7 +154,7 @@ class Demo:
         self.screen.expect(
             "the inventory validates and its access tests pass", self._ok("validate") and self._ok("test")
         )
-        self._publish()
+        self._publish("--first")
         published = all(
             (self.lab.bundles / agent.kind / agent.name / "current").exists() for agent in self.lab.agents
         )
@@ -202,27 +202,32 @@ class Demo:
         self.screen.expect("nothing was restarted", (self.lab.gateway.status() or {}).get("pid") == before)
 
     def events_arrive(self) -> None:
-        """The log endpoint has an event for each packet, with client ID and verdict."""
+        """The log endpoint has events of the flows, with client ID and verdict."""
         self.screen.say("waiting for the events")
         endpoint = self.endpoint
         assert endpoint is not None
         wanted = {(self.lab.alice.client_id, "allow", "enforce"), (self.lab.bob.client_id, "deny", "enforce")}
 
         def told() -> set[tuple[str, str, str]]:
-            return {(e.get("client_id", ""), e["verdict"], e["mode"]) for e in endpoint.events()}
+            return {
+                (e.get("tidegate.client.id", ""), e["tidegate.verdict"], e["tidegate.mode"])
+                for e in endpoint.events()
+            }
 
         self.screen.expect(
-            "the log endpoint has alice's allowed and bob's denied packets",
+            "the log endpoint has alice's allowed and bob's denied flows",
             self._within("the events arrive", lambda: wanted <= told()),
         )
         events = endpoint.events()
         for agent in (self.lab.alice, self.lab.bob):
-            count = sum(event.get("client_id") == agent.client_id for event in events)
+            count = sum(event.get("tidegate.client.id") == agent.client_id for event in events)
             self.screen.show(agent.name, events=str(count))
-        sequence = sorted(event["seq"] for event in events)
+        sequences: dict[str, list[int]] = {}
+        for event in events:
+            sequences.setdefault(event["tidegate.epoch"], []).append(event["event.sequence"])
         self.screen.expect(
             f"none of the first {len(events)} events is missing or twice",
-            sequence == list(range(len(events))),
+            all(sorted(found) == list(range(len(found))) for found in sequences.values()),
         )
 
     def revoke(self) -> None:
@@ -252,11 +257,12 @@ class Demo:
         self.screen.show(agent.name, **{name: "yes" if held else "no" for name, held in results.items()})
         return list(results.values())
 
-    def _publish(self) -> None:
+    def _publish(self, *more: str) -> None:
         sh(*TIDEGATE, "compile", str(self.inventory), "--out", str(self.out))
         revision = self._git("rev-parse", "HEAD").strip()
         target = ("--to", str(self.lab.bundles), "--key", str(self.lab.signer.private))
-        sh(*TIDEGATE, "publish", str(self.out), *target, "--source", revision)
+        in_repository = ("env", "-C", str(self.repository))  # whose ref says what was published last
+        sh(*in_repository, *TIDEGATE, "publish", str(self.out), *target, "--source", revision, *more)
 
     def _ok(self, verb: str) -> bool:
         done = subprocess.run([*TIDEGATE, verb, str(self.inventory)], capture_output=True, check=False)

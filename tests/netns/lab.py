@@ -20,13 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tidegate_schema import jsonfile, release
+from securesystemslib.signer import Signer as OneSigner
+
+from tidegate_schema import jsonfile, keyset, release
 from tidegate_schema.keys import client_id, parse_public_key
+from tidegate_schema.keyset import Link
 
 PYTHON = sys.executable
 TIDEGATE = [PYTHON, "-m", "tidegate_schema"]
@@ -35,6 +39,8 @@ WEB4, WEB6 = "10.20.0.80", "fd20::80"
 GATEWAY4, GATEWAY6 = "10.20.0.1", "fd20::1"
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEVICE = "tidegate0"
+# How many times as long as usual everything may take.
+PATIENCE = float(os.environ.get("TIDEGATE_TEST_PATIENCE", "1"))
 
 
 def sh(*command: str, text: str | None = None, check: bool = True, timeout: float = 30) -> str:
@@ -45,7 +51,7 @@ def sh(*command: str, text: str | None = None, check: bool = True, timeout: floa
         stdin=None if text else subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
     )
     assert not check or done.returncode == 0, (
         f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -55,6 +61,7 @@ def sh(*command: str, text: str | None = None, check: bool = True, timeout: floa
 
 def until(what: str, true: Callable[[], Any], seconds: float = 15, every: float = 0.05) -> Any:
     """Poll until `true()` is truthy and return that; AssertionError naming `what` after the deadline."""
+    seconds, every = seconds * PATIENCE, every * PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         result = true()
@@ -92,7 +99,7 @@ class Host:
         """Tell whether a command on this host succeeds."""
         return (
             subprocess.run(
-                [*self.prefix, *command], capture_output=True, timeout=timeout, check=False
+                [*self.prefix, *command], capture_output=True, timeout=timeout * PATIENCE, check=False
             ).returncode
             == 0
         )
@@ -140,16 +147,23 @@ class Agent:
         """Run one of its commands."""
         return self.host.sh(*TIDEGATE, self.kind, verb, *arguments, check=check)
 
-    def start(self) -> None:
+    def start(self, seconds: float = 15) -> None:
         """Start the agent and wait until it speaks of itself."""
         self.process = self.host.start(*TIDEGATE, self.kind, "run", "--bundles", str(self.bundles), *PLACES)
-        until(f"{self.name}'s agent is up\n{self.host.log.read_text()}", self.status)
+        until(f"{self.name}'s agent is up\n{self.host.log.read_text()}", self.status, seconds)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Stop the agent and return its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(20)
+
+    def kill_everything(self) -> None:
+        """Kill a gateway's agent and its forwarder, which would go on without it."""
+        forwarder = until("a forwarder runs", lambda: (self.status() or {}).get("forwarder"))
+        self.stop(signal.SIGKILL)
+        os.kill(forwarder, signal.SIGKILL)
+        until("the TUN is gone", lambda: not self.host.ok("ip", "link", "show", "tidegate-tun"))
 
     def status(self) -> dict[str, Any] | None:
         """What its status says, None while no agent runs."""
@@ -186,25 +200,31 @@ class Signer:
         self.private.write_bytes(private)
         self.private.chmod(0o600)
         self.public.write_bytes(public)
-        self.signer = release.load_signer(private)
+        self.signer: OneSigner | Sequence[OneSigner] = release.load_signer(private)
+        self.key_sets: Sequence[Link] = ()
+        """The chain that is put beside each release."""
 
     def publish(
         self, bundles: Path, kind: str, host: str, files: dict[str, bytes], serial: int, /, **other: Any
     ) -> Path:
         """Write one signed release and point `current` at it; `other` replaces fields of the statement."""
         entries = {name: release.FileEntry.of(data) for name, data in files.items()}
-        fields = {
+        fields: dict[str, Any] = {
             "fleet": "example",
             "kind": kind,
             "host": host,
             "serial": serial,
             "not_after": int(time.time()) + 86400,
         }
-        statement = release.Release(**{**fields, "source": "test", "files": entries, **other})
+        newest = self.key_sets[-1].key_set.version if self.key_sets else 0
+        fields |= {"source": "test", "files": entries, "key_set": newest}
+        statement = release.Release(**{**fields, **other})
         folder = bundles / kind / host / "releases" / release.files_digest(entries)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)
+        if self.key_sets:
+            (folder / "keys.json").write_bytes(keyset.write(self.key_sets))
         (folder / "release.json").write_bytes(release.sign(statement, self.signer))
         aside = bundles / kind / host / ".current"
         aside.unlink(missing_ok=True)
@@ -215,6 +235,8 @@ class Signer:
 
 class Lab:
     """The topology above, with agents that have keys but run only when told to."""
+
+    AGENT = Agent
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -233,8 +255,23 @@ class Lab:
         self.address(self.service, "eth0", "10.20.0.80/16", "fd20::80/48")
         self.service.sh("ip", "route", "add", "default", "via", GATEWAY4)
         self.service.sh("ip", "-6", "route", "add", "default", "via", GATEWAY6)
-        for agent in self.agents:
-            agent.init(self.signer.public)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda agent: agent.init(self.signer.public), self.agents))
+
+    def second_gateway(self) -> Agent:
+        """Make fra2, another gateway to the service, of which the others know nothing yet.
+
+        It hides clients behind its own address, so that the service answers to it, and not to fra1.
+        """
+        agent = self._agent("gateway", "fra2", "fra2", "203.0.113.20")
+        self.join(agent.host, self.service, "inside", "eth1")
+        for host, link, number in ((agent.host, "inside", 1), (self.service, "eth1", 2)):
+            self.address(host, link, f"10.21.0.{number}/30", f"fd21::{number}/126")
+        agent.host.sh("ip", "route", "add", f"{WEB4}/32", "via", "10.21.0.2")
+        agent.host.sh("ip", "-6", "route", "add", f"{WEB6}/128", "via", "fd21::2")
+        agent.init(self.signer.public)
+        agent.set("masquerade=[inside]")
+        return agent
 
     @property
     def agents(self) -> tuple[Agent, ...]:
@@ -260,14 +297,18 @@ class Lab:
         for address in addresses:
             host.sh("ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
 
-    def _agent(self, kind: str, host_name: str, name: str, address: str) -> Agent:
-        host = self.host(host_name)
-        port = f"to-{host_name}"
+    def uplink(self, host: Host, address: str) -> None:
+        """Join a host to the internet, as its eth0."""
+        port = f"to-{host.name}"
         sh("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.holder.pid))
         sh("ip", "link", "set", port, "master", "internet", "up")
         host.sh("ip", "link", "set", "eth0", "up")
         self.address(host, "eth0", f"{address}/24")
-        return Agent(host, kind, name, self.bundles)
+
+    def _agent(self, kind: str, host_name: str, name: str, address: str) -> Agent:
+        host = self.host(host_name)
+        self.uplink(host, address)
+        return self.AGENT(host, kind, name, self.bundles)
 
     # Bundles made by hand -----------------------------------------------------------------------------------
 
@@ -321,16 +362,18 @@ class Lab:
         """Start every agent on what is published and wait until both clients have shaken hands with the gateway."""
         if settings:
             self.gateway.tidegate("set", *settings, *PLACES)
-        for agent in (self.gateway, self.alice, self.bob):
-            agent.start()
-        for agent in self.agents:
-            until(f"{agent.name} has applied release {serial}", lambda agent=agent: agent.applied(serial))
+        # The gateway first: a client shakes hands as soon as it is up, and with nobody there again after 5 s only.
+        for agents in ((self.gateway,), (self.alice, self.bob)):
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda agent: agent.start(), agents))
+            for agent in agents:
+                until(f"{agent.name} has applied release {serial}", lambda agent=agent: agent.applied(serial))
         for agent in (self.alice, self.bob):
             until(f"{agent.name} and the gateway have shaken hands", lambda agent=agent: self.shaken(agent))
 
     def shaken(self, agent: Agent) -> bool:
         """Make the client speak once, and tell whether a handshake has happened."""
-        agent.host.ok("ping", "-c1", "-W1", WEB4)
+        agent.host.ok("ping", "-c1", "-W0.2", WEB4)
         return any(
             int(line.split()[1])
             for line in agent.host.sh("wg", "show", DEVICE, "latest-handshakes").splitlines()
@@ -485,12 +528,13 @@ while True:
 
 
 LOG_SERVER = """
-import http.server, socketserver, sys
+import gzip, http.server, socketserver, sys
 out = open(sys.argv[1], "a", buffering=1)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_POST(self):
-        out.write(self.rfile.read(int(self.headers["content-length"])).decode())
+        body = self.rfile.read(int(self.headers["content-length"]))
+        out.write((gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body).decode())
         self.send_response(204); self.send_header("content-length", "0"); self.end_headers()
     def log_message(self, *_): pass
 class Server(socketserver.ThreadingTCPServer):  # http.server's own would look its name up, and wait for that

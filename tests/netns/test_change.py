@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import time
 
@@ -211,7 +212,8 @@ def test_a_client_s_new_address_and_gateway_are_applied_live(lab: Lab) -> None:
     assert "10.64.0.11" not in addresses
 
 
-def test_an_address_that_moves_takes_no_stream_along(lab: Lab) -> None:
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_address_that_moves_takes_no_stream_along(lab: Lab, restart: bool) -> None:
     """Both clients may reach the server, yet what it sends to the one never goes to the other."""
     _serve_streams(lab)
     rules = [{"to": [f"{WEB4}/32"], "ports": ["any"]}]
@@ -219,10 +221,19 @@ def test_an_address_that_moves_takes_no_stream_along(lab: Lab) -> None:
     lab.publish(policy=policy)
     lab.start()
     ServerTalks(lab, lab.alice.host)
-    lab.bob.host.sh("ip", "address", "add", "10.64.0.11/32", "dev", DEVICE)
+    lab.bob.host.sh(
+        "ip", "address", "add", "10.64.0.11/32", "dev", "lo"
+    )  # on the interface the agent would undo it
     sniffer = Sniffer(lab.bob.host, DEVICE)
     peers = lab.peers_file((lab.alice, ["10.64.0.99/32"]), (lab.bob, ["10.64.0.11/32", "10.64.0.12/32"]))
-    lab.republish(2, policy=policy, peers=peers)
+    if (
+        restart
+    ):  # the release comes while no agent runs, and the next one is to know whose the connections were
+        assert lab.gateway.stop(signal.SIGUSR1) == 0
+        lab.signer.publish(lab.bundles, "gateway", "fra1", {"peers.json": peers, "policy.json": policy}, 2)
+        lab.gateway.start()
+    else:
+        lab.republish(2, policy=policy, peers=peers)
     time.sleep(1)
     assert not any(destination == "10.64.0.11" for _, destination, _ in sniffer.end())
     assert lab.bob.host.ok("ping", "-c1", "-W2", "-I", "10.64.0.11", WEB4)
@@ -320,3 +331,76 @@ def test_no_private_key_is_in_a_status_a_log_or_a_process_list(lab: Lab) -> None
     for key in keys:
         assert len(key) == 44
         assert not any(key in text for text in said)
+
+
+def test_routes_come_before_routes_go(lab: Lab) -> None:
+    """Neighbours share a prefix: when one of them comes or leaves, the others are led by another one, without a gap."""
+    quads = {number: [f"10.64.0.{number}/32"] for number in range(12, 16)}
+
+    def peers(*numbers: int) -> bytes:
+        return lab.peers_file(
+            (lab.alice, ["10.64.0.11/32"]), (lab.bob, [one for number in numbers for one in quads[number]])
+        )
+
+    lab.publish(peers=peers(12, 13, 14, 15))
+    lab.gateway.start()
+    until("the release is in force", lambda: lab.gateway.applied(1))
+    told = lab.directory / "routes"
+    with told.open("wb") as out:
+        monitor = lab.gateway.host.start("ip", "monitor", "route", stdout=out)
+    for serial, numbers in ((2, (12, 13, 14)), (3, (12, 13, 14, 15))):
+        time.sleep(0.5)  # ip monitor does not say when it is listening
+        before = len(told.read_text().splitlines())
+        lab.republish(serial, peers=peers(*numbers))
+        until(
+            "routes have gone",
+            lambda before=before: "Deleted" in "".join(told.read_text().splitlines()[before:]),
+        )
+        lines = [line for line in told.read_text().splitlines()[before:] if "proto 116" in line]
+        gone = ["Deleted" in line for line in lines]
+        assert gone == sorted(gone)
+        assert not all(gone)
+    monitor.kill()
+    monitor.wait()
+
+
+FLOOD = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("10.64.0.11", 7777))
+while True:
+    for port in range(8000, 8100):
+        try: s.sendto(b"alice", ("10.20.0.80", port))
+        except OSError: pass
+"""
+FROM_THE_ADDRESS = """
+table inet seen {
+ counter arrived { }
+ chain raw {
+  type filter hook prerouting priority raw; policy accept;
+  ip saddr 10.64.0.11 udp dport 8000-8099 counter name arrived
+ }
+}
+"""
+
+
+def test_an_address_that_moves_while_its_client_floods_never_speaks_for_the_other(lab: Lab) -> None:
+    """Alice may nothing and sends all the time; bob may, and sends nothing: so whatever arrives was taken for bob's."""
+    policy = lab.policy_file(alice=[], bob=[{"to": [f"{WEB4}/32"], "ports": ["udp/8000-8099"]}])
+    others = {"alice": ["10.64.0.21/32"], "bob": ["10.64.0.12/32"]}
+    at_alice = lab.peers_file((lab.alice, ["10.64.0.11/32", *others["alice"]]), (lab.bob, others["bob"]))
+    at_bob = lab.peers_file((lab.alice, others["alice"]), (lab.bob, ["10.64.0.11/32", *others["bob"]]))
+    lab.publish(policy=policy, peers=at_alice)
+    lab.start("client_upcalls=0")
+    lab.service.sh("nft", "-f", "-", text=FROM_THE_ADDRESS)
+    flood = lab.alice.host.start(PYTHON, "-c", FLOOD)
+    for turn in range(6):
+        lab.republish(turn + 2, policy, at_bob if turn % 2 == 0 else at_alice)
+        time.sleep(0.3)
+    assert flood.poll() is None
+    assert "packets 0 " in lab.service.sh("nft", "list", "counter", "inet", "seen", "arrived")
+    # The control: the counter counts, and the flood is one, when alice is somebody who may.
+    lab.republish(9, lab.policy_file(alice=[{"to": [f"{WEB4}/32"], "ports": ["udp/8000-8099"]}]), at_alice)
+    until(
+        "it arrives",
+        lambda: "packets 0 " not in lab.service.sh("nft", "list", "counter", "inet", "seen", "arrived"),
+    )

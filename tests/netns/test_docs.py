@@ -8,6 +8,7 @@ the command on the gateway. Commands of an agent stay in the foreground, so they
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -19,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from docskit import HOSTS, Fence, shell_fences
-from netns.lab import DEVICE, WEB4, WEB6, Host, Lab, LogEndpoint, ping, until
+from docskit import HOSTS, Fence, fences, shell_fences
+from netns.lab import DEVICE, PLACES, WEB4, WEB6, Host, Lab, LogEndpoint, ping, until
 
 pytestmark = pytest.mark.netns
 
@@ -54,7 +55,12 @@ class Machine:
         self.host.sh("sh", "-c", f"new={new}; mkdir -p $new && {{ {fill}; }} && mount --bind $new {place}")
 
     def _shell(self, script: str, **options: Any) -> subprocess.Popen[bytes]:
-        environment = f'export HOME="{self.home}" PATH="{self.programs}:$PATH"; cd; {script}'
+        names = " ".join(
+            f"GIT_{who}_{what}=reader@example.net"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        )
+        environment = f'export {names}; export HOME="{self.home}" PATH="{self.programs}:$PATH"; cd; {script}'
         return self.host.start("sh", "-c", environment, **options)
 
     def run(self, command: str, status: int = 0) -> str:
@@ -79,7 +85,8 @@ class Machine:
     @staticmethod
     def _agent(command: str) -> str | None:
         words = command.split()
-        return words[1] if words[0] == "tidegate" and words[2:3] == ["run"] else None
+        stays = words[0] == "tidegate" and words[2:3] == ["run"] and "--dry-run" not in words
+        return words[1] if stays else None
 
     def _start(self, kind: str, command: str) -> None:
         """Run an agent in a terminal of its own, in the directory of the first, until it has applied a release."""
@@ -191,7 +198,7 @@ def test_the_gateway_page(reader: Reader) -> None:
     assert "10.64.0." in said["ip route show proto 116"]
     assert "ct mark" in said["nft list table inet tidegate"]
     until("events of the ping have arrived", endpoint.events)
-    assert {event["gateway"] for event in endpoint.events()} == {"gw1"}
+    assert {event["observer.name"] for event in endpoint.events()} == {"gw1"}
     # What counts at once does, and what waits for the next start says so.
     machine = reader.machines["gw1"]
     assert "masquerade" in said["nft list table inet tidegate"]
@@ -202,9 +209,62 @@ def test_the_gateway_page(reader: Reader) -> None:
     )
 
 
+def test_the_metrics_page(reader: Reader) -> None:
+    reader.follow("README.md")
+    said = reader.follow("docs/metrics.md")
+    assert "127.0.0.1:9469" in said["tidegate gateway set metrics_listen=127.0.0.1:9469"]
+    machine = reader.machines["gw1"]
+    until("the socket is back", lambda: machine.host.ok("test", "-S", "/run/tidegate/gateway-metrics.sock"))
+
+
+def test_the_page_about_hosts(reader: Reader) -> None:
+    reader.follow("README.md")
+    said = reader.follow("docs/hosts.md")
+    assert " 0 problems" in said["tidegate doctor"]
+    assert json.loads(said["tidegate doctor --json --bundles bundles"])["problems"] == 0
+
+
+def test_the_loop_for_hosts_without_systemd(lab: Lab) -> None:
+    """It starts a killed agent again, which takes over what runs, and ends with it when it is told to."""
+    (loop,) = (fence.text for fence in fences("docs/hosts.md") if "loop" in fence.words)
+    words = " ".join(["gateway", "run", "--bundles", str(lab.bundles), *PLACES])
+    assert "gateway run --bundles /var/lib/tidegate/bundles" in loop
+    script = lab.directory / "loop"
+    script.write_text(loop.replace("gateway run --bundles /var/lib/tidegate/bundles", words))
+    program = lab.directory / "tidegate"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m tidegate_schema "$@"\n')
+    program.chmod(0o755)
+    lab.publish()
+    host = lab.gateway.host
+    process = host.start("env", f"PATH={lab.directory}:{os.environ['PATH']}", "sh", str(script))
+
+    def running() -> dict[str, Any]:
+        text = host.sh("cat", "/run/tidegate/gateway/status.json", check=False)
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+    first = until("the agent runs", running, 60)
+    os.kill(first["pid"], signal.SIGKILL)
+    until("it runs again", lambda: running().get("pid") not in (None, first["pid"]), 60)
+    second = running()
+    assert second["release"]["serial"] == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not running()
+    assert not host.ok("ip", "link", "show", DEVICE)
+
+
 def test_the_client_page(reader: Reader) -> None:
     reader.follow("README.md")
     said = reader.follow("docs/client.md")
+    dry = "tidegate client run --bundles bundles --dry-run"
+    assert said[dry].strip() == "nothing to do: the interface is as wanted"
+    assert json.loads(said[f"{dry} --json"])["actions"] == []
+    assert "next\t" in said["tidegate client rotate --status"]
+    assert "is destroyed" in said["tidegate client rotate --cancel"]
+    laptop = reader.machines["laptop1"]
+    assert "PrivateKey = " in laptop.run("cat laptop1.conf")
+    assert "▀" in laptop.run("cat code.txt")
     assert "persistent keepalive: every 25 seconds" in said["wg show tidegate0"]
     assert "10.20.0.0/16" in said["ip route show dev tidegate0"]
     assert "3 received" in said["ping -c 3 10.20.0.80"]  # the last one: without the agent
@@ -229,8 +289,7 @@ def test_a_hanging_supervisor_without_forwarder_stops_traffic_in_both_modes(lab:
 def test_with_everything_killed_observe_goes_on(lab: Lab) -> None:
     lab.publish()
     lab.start("authz_mode=observe")
-    lab.gateway.stop(signal.SIGKILL)
-    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
+    lab.gateway.kill_everything()
     until("alice still gets through", lambda: ping(lab.alice.host))
     until("bob still gets through", lambda: ping(lab.bob.host, WEB6))
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +20,21 @@ from netns.lab import (
     TIDEGATE,
     WEB4,
     WEB6,
+    WEB_RULES,
     Agent,
     Lab,
+    LogEndpoint,
     Pings,
     Sniffer,
     ping,
+    prepare_sandbox,
     sh,
     until,
 )
+from tidegate_agents.datapath import forwarder
+from tidegate_agents.gateway import processes
+from tidegate_agents.gateway.tuns import Tuns
+from unit.agents.kit import privileges, unprivileged
 
 pytestmark = pytest.mark.netns
 
@@ -104,8 +114,7 @@ def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(l
     lab.start()
     sniffer = Sniffer(lab.service)
     refused = Pings(lab.bob.host)
-    lab.gateway.stop(signal.SIGKILL)
-    until("the TUN is gone", lambda: not lab.gateway.host.ok("ip", "link", "show", "tidegate-tun"))
+    lab.gateway.kill_everything()
     assert not ping(lab.alice.host)
     lab.gateway.start()
     until("alice gets through again", lambda: ping(lab.alice.host))
@@ -334,6 +343,10 @@ def test_wireguard_go_killed_is_started_again_with_its_peers(lab: Lab) -> None:
     assert not ping(lab.bob.host)
 
 
+def _is_up(lab: Lab, link: str) -> bool:
+    return "UP" in lab.gateway.host.sh("ip", "-br", "link", "show", link, check=False)
+
+
 def test_what_another_tool_takes_away_comes_back(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -341,21 +354,118 @@ def test_what_another_tool_takes_away_comes_back(lab: Lab) -> None:
         ("nft", "flush", "ruleset"),
         ("nft", "flush", "chain", "inet", "tidegate", "forward"),
         ("ip", "link", "del", "tidegate-tun"),
+        ("ip", "link", "del", "tidegate-denied"),
         ("ip", "link", "del", "tidegate0"),
+        ("ip", "link", "set", "tidegate-tun", "down"),
+        ("ip", "link", "set", "tidegate0", "down"),
+        ("wg", "set", "tidegate0", "peer", lab.alice.public_key, "remove"),
+        ("ip", "link", "set", "inside", "down"),
+        ("ip", "rule", "del", "priority", "7400"),
+        ("ip", "route", "flush", "table", "29696"),
+        ("ip", "route", "flush", "proto", "116"),
     ):
         lab.gateway.host.sh(*command)
-        if command[-1] == "tidegate0":
+        if command[-1] == "down" and "inside" in command:  # somebody pulled the cable, and puts it back
+            lab.gateway.host.sh("ip", "link", "set", "inside", "up")
+        if "tidegate0" in command:  # a session ends with its interface, and by itself begins anew later
+            until("WireGuard is there", lambda: _is_up(lab, "tidegate0"))
             lab.forget_session(lab.alice)
             lab.forget_session(lab.bob)
         until(f"alice gets through after {' '.join(command)}", lambda: ping(lab.alice.host))
         until(f"bob does not after {' '.join(command)}", lambda: not ping(lab.bob.host))
         assert "drop" in lab.gateway.host.sh("nft", "list", "chain", "inet", "tidegate", "forward")
+    assert "unreachable default" in lab.gateway.host.sh("ip", "-6", "route", "show", "table", "29696")
+    said = lab.gateway.host.log.read_text()
+    assert "Traceback" not in said
+    for words in (
+        "table was changed",
+        "tidegate-tun is gone",
+        "tidegate-denied is gone",
+        "tidegate0 is gone",
+        "tidegate0 is down",
+        "the way into tidegate-tun was changed",
+        "routes to clients were changed",
+        "peers were changed",
+    ):
+        assert words in said
+
+
+def test_a_full_run_directory_is_named_and_stops_nothing_and_the_change_is_made_once_there_is_room(
+    lab: Lab,
+) -> None:
+    lab.publish()
+    lab.start()
+    lab.gateway.host.sh("mount", "-o", "remount,size=8m", "/run")
+    lab.gateway.host.ok("dd", "if=/dev/zero", "of=/run/full", "bs=4k")
+    files = {"peers.json": lab.everyone(), "policy.json": lab.policy_file(alice=WEB_RULES, bob=WEB_RULES)}
+    lab.signer.publish(lab.bundles, "gateway", "fra1", files, 2)
+    until("it is named", lambda: "No space left" in lab.gateway.host.log.read_text())
+    assert ping(lab.alice.host)
+    assert not ping(lab.bob.host)
+    lab.gateway.host.sh("rm", "/run/full")
+    until("the change is made", lambda: lab.gateway.applied(2))
+    until("bob gets through", lambda: ping(lab.bob.host))
+    assert "Traceback" not in lab.gateway.host.log.read_text()
+
+
+def test_on_the_way_to_enforce_a_forwarder_that_cannot_be_started_closes_the_gateway(lab: Lab) -> None:
+    """The one before lets everything pass, and must not go on doing so under the new mode."""
+    lab.publish()
+    lab.start("authz_mode=observe")
+    assert ping(lab.bob.host)
+    # An empty program, in this host's view of its files alone.
+    lab.gateway.host.sh("mount", "--bind", "/dev/null", str(Path(forwarder.__file__)))
+    lab.gateway.tidegate("set", "authz_mode=enforce", *PLACES, check=False)
+    assert "did not get as far as L" in ((lab.gateway.status() or {}).get("trouble") or "")
+    for _ in range(3):
+        assert not ping(lab.bob.host)
+        assert not ping(lab.alice.host, WEB6)
+    lab.gateway.host.sh("umount", str(Path(forwarder.__file__)))
+    until("alice gets through", lambda: ping(lab.alice.host))
+    assert not ping(lab.bob.host)
+
+
+def test_a_start_that_fails_leaves_at_work_what_an_earlier_agent_left(lab: Lab) -> None:
+    lab.publish()
+    lab.start("authz_mode=observe")
+    lab.gateway.stop(signal.SIGKILL)
+    lab.gateway.host.sh("mount", "-o", "remount,size=8m", "/run")
+    lab.gateway.host.ok("dd", "if=/dev/zero", "of=/run/full", "bs=4k")
+    pings = Pings(lab.bob.host)
+    agent = lab.gateway.host.start(*TIDEGATE, "gateway", "run", "--bundles", str(lab.bundles), *PLACES)
+    assert agent.wait(20) == 1
+    assert "No space left" in lab.gateway.host.log.read_text()
+    assert ping(lab.alice.host)
+    lab.gateway.host.sh("rm", "/run/full")
+    lab.gateway.start()
+    sent, answered = pings.end()
+    assert sent == answered
+    assert "Traceback" not in lab.gateway.host.log.read_text()
+
+
+def test_no_file_descriptors_left_is_named_and_stops_nothing(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    pid = str((lab.gateway.status() or {})["pid"])
+    limit = lab.gateway.host.sh(
+        "prlimit", "--pid", pid, "--nofile", "--raw", "--noheadings", "-o", "SOFT"
+    ).strip()
+    lab.gateway.host.sh("prlimit", "--pid", pid, "--nofile=4:")
+    files = {"peers.json": lab.everyone(), "policy.json": lab.policy_file(alice=WEB_RULES, bob=WEB_RULES)}
+    lab.signer.publish(lab.bundles, "gateway", "fra1", files, 2)
+    until("it is named", lambda: "Too many open files" in lab.gateway.host.log.read_text())
+    assert ping(lab.alice.host)
+    assert not ping(lab.bob.host)
+    lab.gateway.host.sh("prlimit", "--pid", pid, f"--nofile={limit}:")
+    until("the change is made", lambda: lab.gateway.applied(2))
+    until("bob gets through", lambda: ping(lab.bob.host))
     assert "Traceback" not in lab.gateway.host.log.read_text()
 
 
 def test_a_dead_log_endpoint_costs_events_and_nothing_else(lab: Lab) -> None:
     lab.publish()
-    lab.start("log_endpoint=http://10.20.0.80:9/", "flush_interval=0.1", "logging_enabled=on")
+    packets = ("logging_enabled=on", "log_granularity=packet")
+    lab.start("log_endpoint=http://10.20.0.80:9/", "flush_interval=0.1", *packets)
     pings = Pings(lab.alice.host)
     time.sleep(2)
     sent, answered = pings.end()
@@ -369,3 +479,73 @@ def _dropped(lab: Lab) -> dict[str, int]:
     status = json.loads(lab.gateway.tidegate("status", "--json", *PLACES))
     dropped: dict[str, int] = status.get("events", {}).get("dropped_by_reason", {})
     return dropped
+
+
+def test_after_kill_9_of_the_supervisor_the_next_one_takes_over_what_runs(lab: Lab) -> None:
+    """Nothing that is allowed notices; nothing that is not gets through; and afterwards changes are followed again."""
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    refused, allowed = Pings(lab.bob.host), Pings(lab.alice.host)
+    before = lab.gateway.status()
+    assert before is not None
+    number = signal.SIGKILL
+    for _ in range(4):
+        lab.gateway.stop(number)
+        assert ping(lab.alice.host)  # judged by a forwarder without a supervisor
+        assert not ping(lab.bob.host)
+        lab.gateway.start()
+        number = signal.SIGUSR1 if number == signal.SIGKILL else signal.SIGKILL
+    after = lab.gateway.status()
+    assert after is not None
+    assert after["generation"] == before["generation"] + 4
+    sent, answered = allowed.end()
+    assert (sent - answered, refused.end()[1]) == (0, 0)
+    assert {source for source, _, _ in sniffer.end()} & set(BOTH) == {"10.64.0.11"}
+    lab.republish(2, lab.policy_file(alice=[], bob=[]))
+    assert not ping(lab.alice.host)
+    assert lab.gateway.stop() == 0
+    for name in ("tidegate-tun", "tidegate-denied", DEVICE):
+        assert not lab.gateway.host.ok("ip", "link", "show", name)
+
+
+LEFT_BEHIND = """
+import fcntl, os, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from tidegate_agents.gateway import network
+fixed = {"tun": "t0", "denied_tun": "t1", "offloads": "off", "mtu": 1420, "tun_address": "192.0.0.8"}
+held = [network.open_tun(fixed)[0], network.open_denied_tun(fixed)]
+lock = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT); fcntl.lockf(lock, fcntl.LOCK_EX)
+print("held", flush=True); time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_tun_is_taken_over_within_its_network_namespace_alone(tmp_path: Path, is_here: bool) -> None:
+    prepare_sandbox()
+    prefix = [] if is_here else ["unshare", "--net"]
+    words = [*prefix, PYTHON, "-c", LEFT_BEHIND, str(processes.lock_file(tmp_path))]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as left:
+        assert left.stdout is not None
+        assert left.stdout.readline() == b"held\n"
+        fixed = {"tun": "t0", "denied_tun": "t1", "mark": 1, "table": 2, "rule_priority": 3}
+        found = processes.survivor(tmp_path)
+        assert found is not None
+        taken = Tuns(fixed)
+        assert taken.take_over(found, fixed) is is_here
+        assert (taken.tun >= 0, taken.denied >= 0) == (is_here, is_here)
+        assert not Tuns(fixed).take_over(found, fixed | {"mark": 4})
+        left.kill()
+
+
+def test_forwarder_and_flusher_have_no_privilege_left(lab: Lab) -> None:
+    lab.publish()
+    lab.start("logging_enabled=on", f"log_endpoint={LogEndpoint(lab.service, lab.directory).url}")
+    status = until("both run", lambda: (found := lab.gateway.status() or {}).get("flusher") and found)
+    until(
+        "events have been sent",
+        lambda: json.loads(lab.gateway.tidegate("status", "--json", *PLACES))["events"]["sent"],
+    )
+    for name, user in (("forwarder", 61001), ("flusher", 61002)):
+        assert privileges(status[name]) == unprivileged(user)

@@ -94,10 +94,18 @@ def test_a_flow_crosses_the_tun_once_per_timeout(lab: Lab, address: str) -> None
     assert len(stream.arrived("client", since)) > 400
 
 
-@pytest.mark.parametrize("setting", ["flow_cache=off", "logging_enabled=on"])
-def test_with_the_cache_off_or_packets_logged_every_packet_crosses(lab: Lab, setting: str) -> None:
+def test_a_setting_is_in_force_when_its_command_returns(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=UDP_RULES))
-    lab.start(setting)
+    lab.start()
+    for chosen in ("off", "on") * 3:
+        lab.gateway.set(f"flow_cache={chosen}")
+        assert lab.gateway.host.ok("nft", "list", "set", "inet", "tidegate", "flows4") is (chosen == "on")
+
+
+@pytest.mark.parametrize("chosen", [["flow_cache=off"], ["logging_enabled=on", "log_granularity=packet"]])
+def test_with_the_cache_off_or_packets_logged_every_packet_crosses(lab: Lab, chosen: list[str]) -> None:
+    lab.publish(policy=lab.policy_file(alice=UDP_RULES))
+    lab.start(*chosen)
     stream = Stream(lab, lab.alice.host)
     before, since = crossed(lab), time.monotonic_ns()
     until("enough have arrived", lambda: len(stream.arrived("server", since)) > 80)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import ipaddress
 import socket
@@ -49,8 +50,8 @@ class Batch:
         self._made += 1
         if number >= room:
             return None
-        *flow, flags, known, version, packets, length = rest
-        record = event.LAYOUT.pack(0, 0, 0, *flow, 0, known, version, 0, 0)
+        *flow, flags, known, version, _, packets, length, _, _, _ = rest
+        record = event.LAYOUT.pack(0, 0, 0, *flow, 0, known, version, *bytes(6))
         at = HEADER_BYTES + (first + number & mask) * event.RECORD_BYTES
         times = (seq + number, monotonic_ns, wall_ns)
         event.STAMPED.pack_into(file, at, *times, record[24:89], flags, record[90:92], packets, length)
@@ -63,6 +64,12 @@ class Batch:
 
 def id_of(label: str) -> str:
     return client_id(base64.b64decode(key(label)))
+
+
+def unpacked(records: bytes) -> list[event.Event]:
+    """Return the events of records that stand one after the other."""
+    starts = range(0, len(records), event.RECORD_BYTES)
+    return [event.unpack(records[at : at + event.RECORD_BYTES]) for at in starts]
 
 
 def raw(address: str) -> bytes:
@@ -241,7 +248,7 @@ def fields(number: int = 0, **changes: Any) -> tuple[Any, ...]:
             event.mapped(raw("10.64.0.11")),
             event.mapped(raw("10.20.0.80")),
         ),
-        *(40000, 443, event.KIND_PACKET, 1, 1, 1, TCP, 2, 3, event.VERSION, 1, number),
+        *(40000, 443, event.Kind.PACKET, 1, 1, 1, TCP, 2, 3, event.VERSION, 0, 1, number, 0, 0, 0),
     )
     return one._replace(**changes)[1:]
 
@@ -301,9 +308,16 @@ class LogServer:
             answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
             answer(connection, self.ended)
 
+    def bodies(self) -> list[bytes]:
+        """Return every body received, in order, as it was before it was compressed."""
+        return [
+            gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
+            for _, headers, body in self.requests
+        ]
+
     def lines(self) -> list[dict[str, Any]]:
         """Return every event received, in order."""
-        return [jsonfile.parse(line) for _, _, body in self.requests for line in body.splitlines()]
+        return [jsonfile.parse(line) for body in self.bodies() for line in body.splitlines()]
 
     def close(self) -> None:
         self.ended.set()
@@ -364,3 +378,17 @@ def descriptors() -> set[str]:
         with contextlib.suppress(OSError):
             found.add(f"{entry.name} {entry.readlink()}")
     return found
+
+
+def privileges(pid: int) -> dict[str, set[str]]:
+    """Return what /proc says of a process's users, groups, capabilities and whether it may gain new ones."""
+    lines = (line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    fields = {name: set(value.split()) for name, value in lines}
+    names = ("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs")
+    return {name: fields[name] for name in names}
+
+
+def unprivileged(user: int) -> dict[str, set[str]]:
+    """Return the privileges of a process that has none, where root may make one."""
+    nothing = {name: {"0" * 16} for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
+    return {"Uid": {str(user)}, "Gid": {str(user)}, "Groups": set(), **nothing, "NoNewPrivs": {"1"}}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
+from tidegate_agents.cli import print_problems
 from tidegate_schema import cli
 from unit.agents.kit import PUBLIC
 
@@ -19,8 +23,8 @@ KINDS = ("client", "gateway")
 VERBS = [
     ("client", "init"),
     ("client", "run"),
-    ("client", "status"),
-    *(("gateway", v) for v in ("init", "run", "status", "set")),
+    *(("client", v) for v in ("status", "rotate", "export")),
+    *(("gateway", v) for v in ("init", "run", "status", "set", "events")),
 ]
 
 
@@ -66,6 +70,11 @@ def test_help(capfd: pytest.CaptureFixture[str], words: tuple[str, ...], option:
         ("gateway", "set", "--nonsense"),
         ("gateway", "run"),
         ("gateway", "status", "--json=1"),
+        ("gateway", "events", "--to", "10.20.0.1/16"),
+        ("gateway", "events", "--to", "web"),
+        ("gateway", "events", "--verdict", "maybe"),
+        ("gateway", "events", "--port", "65536"),
+        ("gateway", "events", "--last", "-1"),
     ],
 )
 def test_a_usage_error_is_64(
@@ -76,12 +85,12 @@ def test_a_usage_error_is_64(
     assert "Error: " in err
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", [("client", "status"), ("gateway", "status"), ("gateway", "events")])
 @pytest.mark.parametrize("as_json", [True, False])
 def test_status_without_an_agent_is_one_line_and_1(
-    capfd: pytest.CaptureFixture[str], where: list[str], kind: str, as_json: bool
+    capfd: pytest.CaptureFixture[str], where: list[str], words: tuple[str, ...], as_json: bool
 ) -> None:
-    code, out, err = run(capfd, kind, "status", *where, *(["--json"] if as_json else []))
+    code, out, err = run(capfd, *words, *where, *(["--json"] if as_json else []))
     assert (code, out) == (1, "")
     assert err.startswith("tidegate: no agent runs here")
     assert err.count("\n") == 1
@@ -216,3 +225,25 @@ def test_the_command_as_a_process(where: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tidegate_schema", "client", "status", *where]
     done = subprocess.run(command, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_status_says_what_is_wrong_with_releases_and_the_kernel() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    status: dict[str, Any] = {"settings_problem": None, "trouble": None, "refusal": None}
+    print_problems(console, status)  # of an agent that does not know of trials
+    status |= {
+        "kind": "gateway",
+        "refusal": {"name": "replayed", "reason": "replayed: serial 4 is older than 5"},
+        "trial": {"serial": 7, "digest": "x"},
+        "rolled_back": {"serial": 6, "digest": "y", "reason": "not at work within 30 s: no [room]"},
+        "stale": True,
+        "drift": {"link": "tidegate0 is down"},
+    }
+    print_problems(console, status)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "replayed: serial 4 is older than 5",
+        "release 6 was taken back: not at work within 30 s: no [room]",
+        "the release in force is past its end; publish again",
+        "drift, link: tidegate0 is down",
+        "release 7 is on trial",
+    ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from hypothesis import given, settings
 
 from tidegate_agents import host
 from tidegate_agents.client import agent as module
-from tidegate_agents.client import interface, render
+from tidegate_agents.client import dryrun, interface, probe, render
 from tidegate_agents.client.agent import ClientAgent
+from tidegate_agents.files import FileRefused
 from tidegate_agents.host import HostError, Places
 from tidegate_agents.settings import defaults
+from tidegate_agents.wireguard import PeerConfig, PeerState
 from tidegate_schema.wgquick import ClientConfig, parse
 from unit.agents.kit import CLIENT, CONF, PUBLIC, key, publish
 from unit.schema.test_wgquick import configs
@@ -80,12 +84,11 @@ def test_local_settings_go_before_the_bundle_s_keepalive() -> None:
 
 def test_routes_of_both_families_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {
-        "-4": '[{"dst":"default"},{"dst":"10.20.0.0/16"},{"dst":"10.64.0.1"}]',
-        "-6": '[{"dst":"default"},{"dst":"fd20::/48"}]',
+        "-4": '[{"dst":"default","table":"51820"},{"dst":"10.20.0.0/16"},{"dst":"10.64.0.1"}]',
+        "-6": '[{"dst":"fd20::/48"},{"dst":"fd21::/48","table":"7"}]',
     }
     monkeypatch.setattr(interface, "_run", lambda *command: answers[command[1]])
-    expected = {"0.0.0.0/0", "10.20.0.0/16", "10.64.0.1/32", "::/0", "fd20::/48"}
-    assert interface._routes("wg0") == expected
+    assert interface._routes("wg0") == {"0.0.0.0/0", "10.20.0.0/16", "10.64.0.1/32", "fd20::/48"}
 
 
 # The agent ----------------------------------------------------------------------------------------------------
@@ -109,6 +112,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> Applied:
     made = Applied()
     monkeypatch.setattr(interface, "apply", made.apply)
     monkeypatch.setattr(interface, "exists", lambda _name: bool(made.configs))
+    monkeypatch.setattr(module.Upkeep, "look", lambda *_: False)
     monkeypatch.setattr(host, "public_key", lambda _places: key("alice"))
     return made
 
@@ -177,13 +181,26 @@ def test_a_command_in_a_bundle_is_refused_by_name_even_signed(
     assert host.load_memory(places).serial == 5
 
 
+def test_the_time_is_written_down_while_nothing_happens(
+    places: Places, bundle: Path, applied: Applied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a kill -9, a clock set back by days has been no more than a minute ahead."""
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    before = host.load_memory(places).time
+    monkeypatch.setattr(time, "time", lambda: before + 61)
+    agent._turn()
+    assert host.load_memory(places).time == before + 61
+
+
 def test_a_replay_is_refused_also_after_a_restart(places: Places, bundle: Path, applied: Applied) -> None:
     publish(bundle, CLIENT, serial=9, not_after=FOREVER)
     started(places, bundle)._turn()
     publish(bundle, CLIENT, {"wg0.conf": CONF + b"\n"}, serial=8, not_after=FOREVER)
     agent = started(places, bundle)
     agent._turn()
-    assert len(applied.configs) == 1
+    assert applied.configs == [parse(CONF)] * 2  # what was in force before, from the host's own copy
     assert "replayed" in status(places)["refusal"]["reason"]
 
 
@@ -255,6 +272,170 @@ def test_invalid_settings_keep_those_that_run(places: Places, bundle: Path, appl
     assert "client.yaml" in status(places)["settings_problem"]
     assert status(places)["pid"] == os.getpid()
     assert len(applied.configs) == 1
+
+
+class Device:
+    """Stands in for what wg(8) says of the interface, and of the way to its gateways."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shaken: dict[str, int] = {}
+        self.is_online = True
+        self.nudged: list[str] = []
+        self.now = 0.0
+        monkeypatch.setattr(probe, "peers", lambda _name: self.peers())
+        monkeypatch.setattr(probe, "is_online", lambda _config: self.is_online)
+        monkeypatch.setattr(probe, "nudge", lambda _name, wanted, *_: self.nudged.extend(wanted))
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+
+    def peers(self) -> dict[str, PeerState]:
+        config = PeerConfig(frozenset(), "203.0.113.10:51820")
+        return {name: PeerState(config, then, 0, 0) for name, then in self.shaken.items()}
+
+
+MOVED = CONF.replace(b"203.0.113.10", b"203.0.113.99").replace(b"10.20.0.0/16", b"10.20.1.0/24, 10.30.0.0/16")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    return Device(monkeypatch)
+
+
+def confirmed(places: Places, bundle: Path, device: Device) -> ClientAgent:
+    """Return an agent whose first release a handshake has confirmed just now."""
+    publish(bundle, CLIENT, not_after=FOREVER)
+    agent = started(places, bundle)
+    agent._turn()
+    assert status(places)["trial"]["serial"] == 5
+    device.shaken = {key("fra1"): int(time.time()) - 1}
+    agent._turn()
+    assert status(places)["trial"] is None
+    return agent
+
+
+def test_without_a_handshake_in_time_the_client_goes_back_as_far_as_both_lead(
+    places: Places, bundle: Path, applied: Applied, device: Device
+) -> None:
+    agent = confirmed(places, bundle, device)
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    for device.now in (100.0, 129.0):
+        agent._turn()
+        assert applied.configs[-1] == parse(MOVED)
+    assert key("fra1") in device.nudged
+    device.now = 130.0
+    agent._turn()
+    assert applied.configs[-1] == parse(CONF.replace(b"10.20.0.0/16", b"10.20.1.0/24"))
+    assert status(places)["rolled_back"]["serial"] == 6
+    assert status(places)["release"]["serial"] == 5
+
+
+@pytest.mark.parametrize("why", ["offline", "no session before"])
+def test_silence_that_is_no_fault_of_the_release_is_waited_out(
+    places: Places, bundle: Path, applied: Applied, device: Device, why: str
+) -> None:
+    agent = confirmed(places, bundle, device)
+    if why == "offline":
+        device.is_online = False
+    else:
+        device.shaken = {key("fra1"): int(time.time()) - 200}
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    for device.now in (100.0, 200.0, 10000.0):
+        agent._turn()
+        assert status(places)["trial"]["serial"] == 6
+    device.shaken = {key("fra1"): int(time.time())}
+    agent._turn()
+    assert status(places)["trial"] is None
+    assert applied.configs[-1] == parse(MOVED)
+
+
+def test_a_session_with_a_gateway_that_has_not_changed_is_proof_enough(
+    places: Places, bundle: Path, applied: Applied, device: Device
+) -> None:
+    agent = confirmed(places, bundle, device)
+    changed = CONF.replace(b"10.20.0.0/16", b"10.21.0.0/16")
+    publish(bundle, CLIENT, {"wg0.conf": changed}, serial=6, not_after=FOREVER)
+    agent._turn()
+    assert applied.configs[-1] == parse(changed)
+    assert status(places)["trial"] is None
+
+
+def test_with_no_gateway_in_common_there_is_no_way_back(
+    places: Places, bundle: Path, applied: Applied, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = confirmed(places, bundle, device)
+    other = CONF.replace(key("fra1").encode(), key("fra2").encode())
+    publish(bundle, CLIENT, {"wg0.conf": other}, serial=6, not_after=FOREVER)
+    asked: list[str] = []
+    fail = agent._inbox.succession.fail
+    monkeypatch.setattr(agent._inbox.succession, "fail", lambda why: asked.append(why) or fail(why))
+    for device.now in (100.0, 130.0, 131.0, 132.0, 200.0):
+        agent._turn()
+        assert applied.configs[-1] == parse(other)
+        assert status(places)["trial"]["serial"] == 6
+    assert len(asked) == 2  # which reads and verifies both: not at every turn
+
+
+@pytest.mark.parametrize("on_stale", ["keep", "deny"])
+def test_past_the_end_of_its_release_a_client_does_as_it_was_told(
+    places: Places, bundle: Path, applied: Applied, device: Device, on_stale: str
+) -> None:
+    places.settings.write_text(f"on_stale: {on_stale}\n")
+    agent = confirmed(places, bundle, device)
+    agent._inbox._clock = SimpleNamespace(now=lambda: float(FOREVER))  # type: ignore[assignment]
+    agent._turn()
+    assert status(places)["stale"] is True
+    assert bool(applied.configs[-1].peers) is (on_stale == "keep")
+    assert applied.configs[-1].addresses == parse(CONF).addresses
+    assert status(places)["applied"] is True
+
+
+def test_a_release_that_goes_stale_on_trial_and_is_to_lead_nowhere_has_not_failed(
+    places: Places, bundle: Path, applied: Applied, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "is_online", lambda config: bool(config.peers))
+    places.settings.write_text("on_stale: deny\n")
+    agent = confirmed(places, bundle, device)
+    before = len(applied.configs)
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    device.now = 100.0
+    agent._turn()
+    agent._inbox._clock = SimpleNamespace(now=lambda: float(FOREVER))  # type: ignore[assignment]
+    for device.now in (120.0, 200.0, 300.0):
+        agent._turn()
+    assert len(applied.configs) == before + 2
+    assert status(places)["trial"]["serial"] == 6
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), FileRefused("/run/tidegate: others may write it")]
+)
+def test_a_trouble_of_the_host_fails_no_release_and_ends_no_agent(
+    places: Places, bundle: Path, applied: Applied, device: Device, error: Exception
+) -> None:
+    agent = confirmed(places, bundle, device)
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    applied.error = error
+    for device.now in (100.0, 200.0, 300.0):
+        agent._turn()
+        assert str(error) in status(places)["trouble"]
+    applied.error = None
+    agent._turn()
+    assert status(places)["trial"]["serial"] == 6
+    assert applied.configs[-1] == parse(MOVED)
+
+
+def test_a_dry_run_says_what_an_agent_does_past_the_end_of_its_release(
+    places: Places, bundle: Path, applied: Applied, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirmed(places, bundle, device)
+    monkeypatch.setattr("tidegate_agents.clock.Clock.now", lambda _clock: float(FOREVER))
+    planned: list[ClientConfig] = []
+    monkeypatch.setattr(interface, "wanted", lambda _places, config, _settings: planned.append(config))
+    monkeypatch.setattr(interface, "observe", lambda _name: None)
+    monkeypatch.setattr(dryrun, "plan", lambda *_: [])
+    for on_stale in ("keep", "deny"):
+        places.settings.write_text(f"on_stale: {on_stale}\n")
+        assert dryrun.actions(places, bundle.parents[1])[0] == []
+    assert [bool(config.peers) for config in planned] == [True, False]
 
 
 def test_the_module_never_hands_transported_bytes_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -183,3 +184,15 @@ def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     with pytest.raises(FileRefused):
         make_private_directory(tmp_path / "link")
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system does not, as of a disk that is full: what is logged is this one line."""
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=str(tmp_path / "memory")):
+        files.write_atomic(tmp_path / "memory", b"x")
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,15 +14,15 @@ from hypothesis import strategies as st
 
 import sandbox
 from tidegate_agents.bundles import Accepted
-from tidegate_agents.gateway import nft, processes, ruleset
-from tidegate_agents.gateway.desired import GatewayBundle, read_bundle, routes
+from tidegate_agents.gateway import desired, nft, processes, ruleset
+from tidegate_agents.gateway.desired import GatewayBundle, read_bundle
 from tidegate_agents.gateway.processes import Backoff, Child
 from tidegate_agents.settings import defaults
 from tidegate_agents.wireguard import PeerConfig
 from tidegate_schema import jsonfile
 from tidegate_schema.policy import Reason
 from tidegate_schema.release import ReleaseError, files_digest
-from unit.agents.kit import GATEWAY, NOW, id_of, key, peers, policy, raw, statement
+from unit.agents.kit import GATEWAY, NOW, id_of, key, peers, policy, raw, statement, until
 
 GOOD = peers(alice=["10.64.0.11/32", "fd64::11/128"], bob=["10.64.0.12/32"])
 RULES = policy(alice=[{"to": ["10.20.0.0/16"], "ports": ["tcp/443"]}])
@@ -74,6 +75,15 @@ def test_a_bundle_without_policy_denies_all() -> None:
     assert (tables.generation, tables.enforce, tables.not_earlier_than) == (3, True, 5.0)
     assert GatewayBundle().peers == {}
     assert not GatewayBundle().policy.decide(id_of("alice"), raw("10.20.0.1"), 6, 443, NOW).allow
+
+
+def test_a_rule_that_would_open_after_the_release_s_end_does_not() -> None:
+    late = {"to": ["10.20.0.80/32"], "ports": ["any"], "not_before": NOW + 1000}
+    bundle = read_bundle(accepted(peers(alice=["10.64.0.11/32"]), policy(alice=[late])))
+    asked = (raw("10.64.0.11"), raw("10.20.0.80"), 6, 443, NOW + 2000)
+    assert bundle.allows(*asked) is False
+    early = late | {"not_before": NOW + 999}
+    assert read_bundle(accepted(peers(alice=["10.64.0.11/32"]), policy(alice=[early]))).allows(*asked)
 
 
 def test_a_bundle_of_nobody_is_valid() -> None:
@@ -158,19 +168,48 @@ def test_any_bytes_are_a_bundle_or_refused(data: bytes, where: str) -> None:
 @given(st.sets(st.integers(0, 40), max_size=20), st.sets(st.integers(0, 40), max_size=20))
 def test_routes_cover_exactly_the_peers_addresses(fours: set[int], sixes: set[int]) -> None:
     addresses = [f"10.64.0.{n}/32" for n in fours] + [f"fd64::{n:x}/128" for n in sixes]
-    bundle = GatewayBundle({key(a): PeerConfig(frozenset({a})) for a in addresses})
-    covered = {str(ip) for prefix in routes(bundle) for ip in ipaddress.ip_network(prefix)}
+    bundle = GatewayBundle(clients={raw(a.partition("/")[0]): id_of(a) for a in addresses})
+    covered = {str(ip) for prefix in bundle.routes for ip in ipaddress.ip_network(prefix)}
     assert covered == {str(ipaddress.ip_network(a).network_address) for a in addresses}
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.one_of(
+        st.from_regex(r"[0-9a-f:.]{2,45}/[0-9]{1,3}", fullmatch=True),
+        st.ip_addresses().map(lambda ip: f"{ip}/{ip.max_prefixlen}"),
+        st.builds("::ffff:{}/128".format, st.ip_addresses(v=4)),
+        st.builds("::{}/128".format, st.ip_addresses(v=4)),
+        st.binary(max_size=4).map(lambda end: f"{ipaddress.IPv6Address(end.rjust(16, bytes(1)))}/128"),
+    )
+)
+def test_an_address_is_read_quickly_as_by_the_book(text: str) -> None:
+    def outcome(read: Callable[[str], bytes]) -> bytes | None:
+        try:
+            return read(text)
+        except ValueError:
+            return None
+
+    assert outcome(desired._address) == outcome(desired._address_by_the_book)
+
+
+@pytest.mark.parametrize("number", ["1.0", "1e0", "10E-1", " \t1.0"])
+def test_a_number_with_a_fraction_is_no_integer(number: str) -> None:
+    text = f'{{"clients":{{}},"format":1,"rules":[],"sets":[[{number}]]}}'.encode()
+    with pytest.raises(ReleaseError, match="sets"):
+        read_bundle(accepted(GOOD, text))
 
 
 # The ruleset --------------------------------------------------------------------------------------------------
 
 SETTINGS = defaults("gateway")
+PACKETS_LOGGED = {"logging_enabled": True, "log_granularity": "packet"}
 MASQUERADED = SETTINGS | {"masquerade": ["eth0", "inside-1"]}
 UNCACHED = SETTINGS | {"flow_cache": False}
+UNLIMITED = SETTINGS | dict.fromkeys(("client_upcalls", "client_flows", "client_connections"), 0)
 VARIANTS = [
     (chosen, enforce, bypass)
-    for chosen in (SETTINGS, MASQUERADED, UNCACHED)
+    for chosen in (SETTINGS, MASQUERADED, UNCACHED, UNLIMITED)
     for enforce, bypass in ((True, False), (False, False), (False, True))
 ]
 
@@ -199,10 +238,10 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     assert forward[:2] == [f"iifname {wg} jump from_client", f"iifname {tun} jump allowed"]
     approve = "ct direction original ct mark set 0x74000001"
     own = f"oifname {{ {wg}, {tun} }} counter drop"
-    if chosen is SETTINGS:
-        rest = ["meta mark != 0x7401 counter drop", own, approve, "counter accept"]
-    else:
-        rest = ["counter drop"]
+    # Without flows nothing is marked so any more, but a packet of the rules before may still be on its way to here.
+    rest = ["meta mark != 0x7401 counter drop", own, approve, "counter accept"]
+    assert any("mark set 0x7401" in rule for rule in rules(text, "raw")) is (chosen is SETTINGS)
+    assert rules(text, "raw")[-1] == "notrack meta mark set 0x7400 counter"
     assert rules(text, "from_client") == [f"meta mark 0x7400 oifname {tun} accept", *rest]
     # Nothing reaches a client but answers to what was approved, and nothing goes from client to client.
     assert forward[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
@@ -212,11 +251,50 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     assert rules(text, "input") == [f"iifname {{ {wg}, {tun} }} counter drop"]
     assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
     allowed = rules(text, "allowed")
-    assert (allowed[0], allowed[3], allowed[-1]) == (own, f"{approve} counter", "accept")
+    unlimited = [rule for rule in allowed if "name limit_" not in rule]
+    assert (unlimited[0], unlimited[3], unlimited[-1]) == (own, f"{approve} counter", "accept")
     assert all("icmp" in rule and "ct state != related" in rule for rule in allowed[1:3])
     remember = [rule for rule in allowed if "update @flows" in rule]
     assert len(remember) == (2 if chosen is SETTINGS else 0)
     assert all(allowed.index(rule) > allowed.index("ct status dnat accept") for rule in remember)
+
+
+def test_limits_stop_before_what_they_protect() -> None:
+    text = ruleset.render(SETTINGS, enforce=True)
+    raw_rules, allowed = rules(text, "raw"), rules(text, "allowed")
+
+    def at(found: list[str], word: str) -> list[int]:
+        return [number for number, rule in enumerate(found) if word in rule]
+
+    assert len(at(raw_rules, "limit_upcalls drop")) == len(at(raw_rules, "denied_again drop")) == 2
+    assert max(at(raw_rules, "limit_upcalls drop")) < raw_rules.index("notrack meta mark set 0x7400 counter")
+    # What is known goes on whatever its client has used up.
+    assert max(at(raw_rules, "@flows")) < min(at(raw_rules, "denied"))
+    (approve,) = at(allowed, "ct mark set")
+    assert max(at(allowed, "limit_connections drop")) < approve
+    assert max(at(allowed, "limit_flows accept")) < min(at(allowed, "update @flows"))
+    assert rules(text, "denied")[-1] == "drop"
+
+
+@pytest.mark.parametrize(
+    ("changed", "enforce"), [({}, False), ({"flow_cache": False}, True), (PACKETS_LOGGED, True)]
+)
+def test_nobody_is_limited_in_observe_or_while_every_packet_crosses(
+    changed: dict[str, Any], enforce: bool
+) -> None:
+    settings = SETTINGS | changed
+    assert not ruleset.has_limits(settings, enforce=enforce)
+    assert "limit" not in ruleset.render(settings, enforce=enforce)
+    assert "denied4" not in ruleset.render(settings, enforce=enforce)
+    # A forwarder from before the change may still write what it denies.
+    assert ('iifname "tidegate-denied" drop' in ruleset.render(settings, enforce=enforce)) == enforce
+
+
+def test_a_limit_of_0_is_none() -> None:
+    text = ruleset.render(UNLIMITED, enforce=True)
+    assert "limit rate" not in text
+    assert "ct count" not in text
+    assert "denied_again drop" in text
 
 
 @pytest.mark.parametrize("enforce", [True, False])
@@ -224,7 +302,8 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
 def test_raw_marks_and_does_not_track_but_flows_that_are_remembered(
     chosen: dict[str, Any], enforce: bool
 ) -> None:
-    raw_rules = rules(ruleset.render(chosen, enforce=enforce), "raw")
+    every = rules(ruleset.render(chosen, enforce=enforce), "raw")
+    raw_rules = [rule for rule in every if "limit" not in rule and "denied" not in rule]
     forged = 'iifname != "tidegate0" fib saddr oifname "tidegate0" counter drop'
     assert raw_rules[0] == 'iifname "tidegate-tun" accept'
     assert raw_rules[-3 - enforce : -2] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
@@ -235,7 +314,7 @@ def test_raw_marks_and_does_not_track_but_flows_that_are_remembered(
 
 
 def test_the_kernel_remembers_no_flow_while_packets_are_logged_or_no_forwarder_reads() -> None:
-    logged = SETTINGS | {"logging_enabled": True}
+    logged = SETTINGS | PACKETS_LOGGED
     assert not ruleset.has_flows(logged)
     for text in (
         ruleset.render(logged, enforce=True),
@@ -244,6 +323,7 @@ def test_the_kernel_remembers_no_flow_while_packets_are_logged_or_no_forwarder_r
     ):
         assert "flows4" not in text
     assert "flows4" in ruleset.render(SETTINGS, enforce=False)
+    assert ruleset.has_flows(SETTINGS | {"logging_enabled": True})  # by flow
 
 
 def test_enforce_cannot_be_bypassed() -> None:
@@ -341,7 +421,7 @@ def test_a_child_inherits_what_it_is_handed_and_nothing_else(tmp_path: Any) -> N
     seen = tmp_path / "seen"
     with (tmp_path / "one").open("w") as one, (tmp_path / "two").open("w"):
         child = Child(["sh", "-c", f"ls -l /proc/self/fd > {seen}"], pass_fds=[one.fileno()])
-        child.popen.wait(10)
+        until("it has ended", child.ended)
         child.close()
     text = seen.read_text()
     assert "/one" in text

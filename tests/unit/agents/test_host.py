@@ -242,7 +242,7 @@ def test_a_status_is_that_of_a_living_agent(places: Places) -> None:
     assert host.read_status(places) is None
     places.run.mkdir(parents=True)
     host.write_status(places, {"pid": os.getpid(), "x": 1})
-    assert host.read_status(places) == {"format": 1, "pid": os.getpid(), "x": 1}
+    assert host.read_status(places) == {"format": host.STATUS_FORMAT, "pid": os.getpid(), "x": 1}
     assert stat.S_IMODE(places.status.stat().st_mode) == 0o600
     host.write_status(places, {"pid": 2**22 + 1})
     assert host.read_status(places) is None

@@ -78,6 +78,9 @@ def test_the_file_goes_over_the_defaults(path: Path) -> None:
         ("masquerade: [eth0, 'e\"']\n", "masquerade.1: "),
         ("log_endpoint: file:///etc/shadow\n", "log_endpoint: "),
         ("log_endpoint: \"http://x\\r\\nX: y\"\n", "log_endpoint: "),
+        *((f"metrics_listen: {text}\n", "metrics_listen: metrics never leave the host") for text in
+          ("0.0.0.0:9469", "10.20.0.1:9469", "'[::]:9469'", "localhost:9469", "127.0.0.1:0", "127.0.0.1:65536",
+           "127.0.0.1", "9469", "'[::1]:9469\\n'", "/run/x.sock", '"socket\\n"', "false")),
         ("private_key: x\n", "Additional properties are not allowed ('private_key'"),
         ("authz-mode: observe\n", "Additional properties"),
         ("1: 2\n", "Additional properties"),
@@ -100,6 +103,38 @@ def test_the_file_goes_over_the_defaults(path: Path) -> None:
 )  # fmt: skip
 def test_refused_in_one_line_with_its_place(path: Path, text: str | bytes, said: str) -> None:
     assert said in refusal(path, text)
+
+
+def test_a_wrong_value_is_told_with_its_line_and_how_many_more_there_are(path: Path) -> None:
+    text = "authz_mode: observe\n# ours\nmtu: 1\nflow_timeout: x\nlogging_enabled: 1\n"
+    assert f"{path}:3:1: mtu: 1 is less than" in refusal(path, text) or ":4:1: " in refusal(path, text)
+    assert refusal(path, text).endswith("(and 2 more)")
+    assert ":1:1: Additional properties" in refusal(path, "mtu: 1400\nx: 1\n")
+
+
+def test_a_change_is_told_by_its_name_and_a_fault_of_the_file_by_its_place(path: Path) -> None:
+    path.write_text("mtu: 1400\nflow_timeout: x\n")
+    with pytest.raises(SettingsError, match=rf"^{path}:2:1: flow_timeout: "):
+        change("gateway", path, {"mtu": 1410})
+    with pytest.raises(SettingsError, match=r"^mtu: 1 is less"):
+        change("gateway", path, {"mtu": 1})
+
+
+def test_a_file_that_is_not_there_is_told_when_it_is_set(path: Path, tmp_path: Path) -> None:
+    endpoint = {"log_endpoint": "https://logs.example.net/"}
+    with pytest.raises(SettingsError, match=r"log_token_file: .*No such file"):
+        change("gateway", path, {**endpoint, "log_token_file": str(tmp_path / "token")})
+    assert not path.exists()
+    (tmp_path / "token").write_text("x")
+    (tmp_path / "token").chmod(0o600)
+    assert change("gateway", path, {**endpoint, "log_token_file": str(tmp_path / "token")})
+
+
+@pytest.mark.parametrize("name", ["password", "Token", "api_key"])
+def test_a_secret_in_the_url_of_the_endpoint_is_refused(path: Path, name: str) -> None:
+    said = refusal(path, f"log_endpoint: 'https://logs.example.net/?query=x&{name}=abcdef'\n")
+    assert "use log_token_file" in said
+    assert "abcdef" not in said
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -302,6 +337,9 @@ def test_what_is_changed_is_what_is_loaded(path: Path, changes: dict[str, Any]) 
         ("masquerade", "[eth0, eth1]", ["eth0", "eth1"]),
         ("authz_mode", "observe", "observe"),
         ("interface", "on", "on"),
+        ("metrics_listen", "off", "off"),
+        ("metrics_listen", "127.0.0.1:9469", "127.0.0.1:9469"),
+        ("metrics_listen", "[::1]:9469", "[::1]:9469"),
         ("log_endpoint", "https://logs.example.net/v1/events", "https://logs.example.net/v1/events"),
     ],
 )
@@ -324,4 +362,24 @@ def test_a_value_that_is_none_is_refused_in_one_line(name: str, text: str) -> No
 
 def test_an_unknown_name_is_told_the_known_ones() -> None:
     with pytest.raises(SettingsError, match=r"authz_mode.*logging_enabled"):
-        parse_value("gateway", "authz", "observe")
+        parse_value("gateway", "zzz", "observe")
+
+
+def test_a_name_that_is_nearly_one_is_answered_with_it() -> None:
+    with pytest.raises(SettingsError, match=r"'authz_mod'; did you mean 'authz_mode'\?"):
+        parse_value("gateway", "authz_mod", "observe")
+
+
+def test_nothing_takes_a_setting_out(path: Path) -> None:
+    path.write_text("# mine\nlog_endpoint: http://localhost/  # here\nmtu: 1400\n")
+    assert parse_value("gateway", "log_endpoint", "") is None
+    assert "log_endpoint" not in change("gateway", path, {"log_endpoint": None, "flow_timeout": None})
+    assert path.read_text() == "# mine\nmtu: 1400\n"
+
+
+def test_where_nothing_can_be_written_the_file_is_named_and_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "gateway.yaml"
+    with pytest.raises(SettingsError) as caught:
+        change("gateway", path, {"mtu": 1400})
+    said = f"{path}: cannot be written: No such file or directory; run 'tidegate gateway init' first"
+    assert str(caught.value) == said

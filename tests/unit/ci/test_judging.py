@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -179,8 +178,10 @@ def test_github_hostile_files_neither_command_nor_leak(forge: Forge) -> None:
     assert left == {}
 
 
-def test_github_the_scaffolded_workflow_judges_an_inventory_below(forge: Forge) -> None:
-    os.chdir(forge.tree)
+def test_github_the_scaffolded_workflow_judges_an_inventory_below(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(forge.tree)
     assert run(["init", "nets/eu"]) == 0
     forge.commit("Scaffold")
     forge.branch()

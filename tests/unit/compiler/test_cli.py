@@ -24,18 +24,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def tidegate(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return call
-
-
-@pytest.fixture
 def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(EXAMPLE, tmp_path / "inventory"))
 
@@ -176,7 +164,8 @@ def test_init_is_valid_compiles_and_passes_its_tests(tidegate: Run, tmp_path: Pa
     assert tidegate("init", tmp_path / "repo")[0] == 0
 
 
-def test_keys_and_publish(tidegate: Run, tmp_path: Path) -> None:
+def test_keys_and_publish(tidegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # whose commits are not this repository's
     keys, out, target = tmp_path / "keys", tmp_path / "out", tmp_path / "bundles"
     status, told, _ = tidegate("keys", "init", keys)
     assert status == 0
@@ -187,12 +176,20 @@ def test_keys_and_publish(tidegate: Run, tmp_path: Path) -> None:
     assert tidegate("keys", "init", keys)[0] == 1
     assert private.read_bytes() == before
     tidegate("compile", EXAMPLE, "--out", out)
-    status, told, _ = tidegate("publish", out, "--to", target, "--key", private, "--source", "abc", "--json")
+    words = ("--first", "--source", "abc", "--json")
+    status, told, _ = tidegate("publish", out, "--to", target, "--key", private, *words)
     hosts = json.loads(told)["hosts"]
     assert (status, len(hosts), {host["serial"] for host in hosts}) == (0, 10, {1})
-    status, told, _ = tidegate("publish", out, "--to", target, "--key", private)
+    status, told, _ = tidegate("publish", out, "--to", target, "--key", private, *words)
     assert status == 0
     assert told.count("unchanged") == 10
+    status, _, err = tidegate("publish", out, "--to", target, "--key", private)
+    assert status == 1
+    assert (
+        f"no git repository around {tmp_path}: run it inside the fleet's repository, or give --since OLD"
+        in err
+    )
+    assert "--first is for a fleet to which nothing was published yet" in err
     for args in (
         (EXAMPLE, "--to", target, "--key", private),
         (tmp_path / "absent", "--to", target, "--key", private),
@@ -201,8 +198,8 @@ def test_keys_and_publish(tidegate: Run, tmp_path: Path) -> None:
         (out, "--to", target, "--key", private, "--source", "a\nb"),
         (out, "--to", private, "--key", private),
     ):
-        status, _, err = tidegate("publish", *args)
-        assert (status, err.count("\n")) == (1, 1), args
+        status, _, err = tidegate("publish", *args, "--since", out)
+        assert (status, err.removeprefix(f"{out} -> {out}: no changes\n").count("\n")) == (1, 1), args
     for length in ("0d", "soon", "99999d", "-1d", "\u0663d"):
         assert (
             tidegate("publish", out, "--to", target, "--key", private, "--valid-for", length)[0] == EXIT_USAGE

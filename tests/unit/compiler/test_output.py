@@ -257,3 +257,14 @@ def test_read_refuses_what_a_host_would_refuse(tmp_path: Path, path: str, data: 
     with pytest.raises(OutputError) as caught:
         output.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_is_no_integer_is_refused_as_a_host_does() -> None:
+    right = (
+        b'{"clients":{},"format":1,"rules":[{"action":"allow","policy":"p","ports":["any"],"to":["10.0.0.0/8"]}],'
+        b'"sets":[[0]]}\n'
+    )
+    output.refuse("policy.json", right)
+    for wrong in (b"0.0", b"0e0", b"false", b'"0"', b"-1"):
+        with pytest.raises(ValueError, match="breaks its schema"):
+            output.refuse("policy.json", right.replace(b"[0]", b"[" + wrong + b"]"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -11,11 +10,13 @@ import pytest
 
 from compilerkit import client, compiled, inventory, policy
 from tidegate_compiler import output
-from tidegate_compiler.publish import PublishError, Row, publish
+from tidegate_compiler.publish import Row, Terms, publish
+from tidegate_compiler.signing import Signing
+from tidegate_compiler.targets import Options, TargetError, open_target
 from tidegate_schema import release
 
 PRIVATE, PUBLIC = release.generate_key()
-SIGNER = release.load_signer(PRIVATE)
+SIGNER = Signing(release.load_signer(PRIVATE))
 TRUSTED = [release.load_public_key(PUBLIC)]
 DAY = 86400
 NOW = 1_800_000_000
@@ -29,9 +30,12 @@ def out(tmp_path: Path, *clients: tuple[str, int]) -> output.Output:
     return output.read(tmp_path / "out")
 
 
-def run(of: output.Output, target: Path, now: int = NOW, signer: object = SIGNER) -> dict[str, Row]:
-    rows = publish(of, target, signer, now, 30 * DAY, "abc123")  # type: ignore[arg-type]
-    return {f"{row.kind}/{row.host}": row for row in rows}
+def run(
+    of: output.Output, target: Path, now: int = NOW, signing: Signing = SIGNER, **more: object
+) -> dict[str, Row]:
+    terms = Terms(now, 30 * DAY, "abc123", **more)  # type: ignore[arg-type]
+    with open_target(str(target), Options(write=not terms.dry_run)) as opened:
+        return {f"{row.kind}/{row.host}": row for row in publish(of, opened, signing, terms).rows}
 
 
 def current(target: Path, host: str) -> tuple[release.Release, Path]:
@@ -113,22 +117,72 @@ def test_a_damaged_host_is_mended_with_a_higher_serial(tmp_path: Path, damage: s
     assert release.FileEntry.of((path / "wg0.conf").read_bytes()) == statement.files["wg0.conf"]
 
 
+def forged(serial: int) -> bytes:
+    other = Signing(release.load_signer(release.generate_key()[0]))
+    return other.sign(release.Release("default", "client", "alice", serial, NOW, "x", {}))
+
+
 def test_a_serial_that_this_key_did_not_sign_does_not_count(tmp_path: Path) -> None:
     target = tmp_path / "bundles"
-    other = release.load_signer(release.generate_key()[0])
     run(out(tmp_path), target)
-    forged = release.Release("default", "client", "alice", 9_000_000, NOW, "x", {})
     folder = target / "client" / "alice" / "releases" / ("0" * 64)
     folder.mkdir()
-    (folder / "release.json").write_bytes(release.sign(forged, other))
+    (folder / "release.json").write_bytes(forged(9_000_000))
     assert run(out(tmp_path, ("alice", 77)), target)["client/alice"].serial == 2
 
 
-def test_another_keys_target_is_refused(tmp_path: Path) -> None:
+def test_nor_does_one_that_this_key_signed_for_another_host_or_fleet(tmp_path: Path) -> None:
+    target = tmp_path / "bundles"
+    run(out(tmp_path), target)
+    for number, (fleet, kind, host) in enumerate(
+        [("other", "client", "alice"), ("default", "gateway", "alice"), ("default", "client", "bob")]
+    ):
+        folder = target / "client" / "alice" / "releases" / (str(number) * 64)
+        folder.mkdir()
+        statement = release.Release(fleet, kind, host, 500, NOW, "x", {})
+        (folder / "release.json").write_bytes(SIGNER.sign(statement))
+    assert run(out(tmp_path, ("alice", 77)), target)["client/alice"].serial == 2
+
+
+def test_a_forgery_in_the_place_of_current_is_mended(tmp_path: Path) -> None:
+    target = tmp_path / "bundles"
+    run(out(tmp_path), target)
+    run(out(tmp_path, ("alice", 77)), target)
+    (target / "client/alice/current/release.json").write_bytes(forged(9_000_000))
+    row = run(out(tmp_path, ("alice", 77)), target)["client/alice"]
+    assert (row.action, row.serial) == ("published", 2)  # after the 1 that is still there
+    assert current(target, "client/alice")[0].serial == 2
+
+
+def test_the_serial_of_a_target_that_lost_its_memory_is_the_admins_to_say(tmp_path: Path) -> None:
+    of, target = out(tmp_path), tmp_path / "bundles"
+    rows = run(of, target, serial_from=41)
+    assert {row.serial for row in rows.values()} == {41}
+    assert {row.serial for row in run(out(tmp_path, ("alice", 77)), target, serial_from=7).values()} == {42}
+
+
+def test_hosts_below_a_serial_are_signed_anew_though_nothing_changed(tmp_path: Path) -> None:
     of, target = out(tmp_path), tmp_path / "bundles"
     run(of, target)
-    with pytest.raises(PublishError, match="another key"):
-        run(of, target, signer=release.load_signer(release.generate_key()[0]))
+    for serial, last in ((41, "index"), (50, "no index")):
+        if last == "no index":
+            (target / ".tidegate" / "index.json").unlink()
+        assert {(row.action, row.serial) for row in run(of, target, serial_from=serial).values()} == {
+            ("renewed", serial)
+        }
+        assert current(target, "client/alice")[0].serial == serial
+        assert {row.action for row in run(of, target, serial_from=serial).values()} == {"unchanged"}
+
+
+def test_another_keys_hosts_fail_and_keep_what_they_have(tmp_path: Path) -> None:
+    of, target = out(tmp_path), tmp_path / "bundles"
+    run(of, target)
+    before = {path: path.lstat().st_mtime_ns for path in (target / "client").rglob("*")}
+    rows = run(of, target, signing=Signing(release.load_signer(release.generate_key()[0])))
+    assert {(row.action, row.reason) for row in rows.values()} == {
+        ("failed", "another key signed the current release; use that key, with the keys.json that names it")
+    }
+    assert {path: path.lstat().st_mtime_ns for path in (target / "client").rglob("*")} == before
 
 
 def test_two_publishers_are_kept_apart(tmp_path: Path) -> None:
@@ -137,45 +191,34 @@ def test_two_publishers_are_kept_apart(tmp_path: Path) -> None:
     held = os.open(target, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(PublishError, match="another publish"):
+        with pytest.raises(TargetError, match="another publish"):
             run(of, target)
     finally:
         os.close(held)
     run(of, target)
 
 
-def test_current_never_names_an_incomplete_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut the run at every rename and fsync: whatever `current` names is whole and signed."""
-    target = tmp_path / "bundles"
-    run(out(tmp_path), target)
-    for steps in range(30):
-        of = out(tmp_path, ("alice", 20 + steps), ("bob", 12))
-        left = [steps]
-
-        def fsync(_: int, left: list[int] = left) -> None:
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            left[0] -= 1
-
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", fsync)
-            with contextlib.suppress(KeyboardInterrupt):
-                run(of, target)
-        for host in ("client/alice", "client/bob", "gateway/gw"):
-            statement, folder = current(target, host)
-            for name, entry in statement.files.items():
-                assert release.FileEntry.of((folder / name).read_bytes()) == entry
-
-
-@pytest.mark.parametrize("target", ["s3://bucket/x", "root@gw1:/srv/bundles", "nats://host"])
+@pytest.mark.parametrize("target", ["s3://bucket/x", "root@gw1:/srv/bundles", "SSH://host/x", ""])
 def test_a_target_that_is_no_directory_is_refused_and_makes_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     of = out(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(PublishError, match="a directory only"):
-        run(of, Path(target))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(TargetError, match="no such kind of target"):
+        open_target(target)
+    run(of, tmp_path / "out" / ".." / "out/../b")  # which is one
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "out"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_file_or_a_place_that_is_not_there_is_no_target(tmp_path: Path, dry_run: bool) -> None:
+    of = out(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(TargetError, match=r"/file: not a directory"):
+        run(of, tmp_path / "file", dry_run=dry_run)
+    with pytest.raises(TargetError, match=r"/mnt: no such directory, so bundles is not made there"):
+        run(of, tmp_path / "mnt" / "bundles", dry_run=dry_run)
+    assert not (tmp_path / "mnt").exists()
 
 
 @pytest.mark.parametrize(
@@ -185,6 +228,6 @@ def test_an_inventory_or_an_output_is_no_target(tmp_path: Path, name: str, what:
     target = tmp_path / "target"
     target.mkdir()
     (target / name).write_text("")
-    with pytest.raises(PublishError, match=what):
+    with pytest.raises(TargetError, match=what):
         run(out(tmp_path), target)
     assert [path.name for path in target.iterdir()] == [name]

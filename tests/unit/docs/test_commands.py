@@ -20,7 +20,7 @@ AT_DESKS = [page for page in PAGES if any(fence.on == "desk" for fence in shell_
 class Desk:
     """A directory with a clone of the inventory, its output and a signing key, and `tidegate` on PATH."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fleet: str = "example") -> None:
         self.directory = directory / "desk"
         self.directory.mkdir()
         programs = directory / "bin"
@@ -28,10 +28,12 @@ class Desk:
         gitkit.tidegate(programs)
         self.environment = gitkit.environment(directory, programs, "An Admin", os.environ)
         shutil.copytree(ROOT / "inventory", self.directory / "inventory")
+        overlay = self.directory / "inventory" / "overlay.yaml"
+        overlay.write_text(overlay.read_text().replace("fleet: example", f"fleet: {fleet}"))
         for command in (
             *("git init -q -b main", "git add inventory", "git commit -q -m Start"),
             *("tidegate keys init keys", "tidegate compile inventory --out out"),
-            "tidegate publish out --to bundles --key keys/signing.key",
+            "tidegate publish out --to bundles --key keys/signing.key --first",
         ):
             self.run(command)
 
@@ -85,7 +87,7 @@ def test_the_story_is_true(desk: Desk) -> None:
     )
     document = (desk.directory / "inventory/clients/operations.yaml").read_text()
     key = document.partition("carol-laptop:")[2].partition("public_key: ")[2].partition("\n")[0]
-    assert event["client_id"] == client_id(parse_public_key(key))
+    assert event["tidegate.client.id"] == client_id(parse_public_key(key))
 
 
 def test_the_page_of_the_command_line_is_true(desk: Desk) -> None:
@@ -96,7 +98,9 @@ def test_the_page_of_the_command_line_is_true(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in AT_DESKS if page != "docs/story.md"])
-def test_commands_for_a_desk_do_what_the_page_says(desk: Desk, page: str) -> None:
+def test_commands_for_a_desk_do_what_the_page_says(tmp_path: Path, page: str) -> None:
+    fleet = "my-fleet" if page == "docs/keys.md" else "example"  # the README's, for which key sets are made
+    desk = Desk(tmp_path, fleet)
     assert desk.follow(page)
 
 

@@ -108,13 +108,16 @@ def test_every_reason_is_in_the_page() -> None:
 
 
 def test_an_event_says_what_the_schema_says_and_no_more() -> None:
-    record = event.LAYOUT.pack(
-        *(7, 1, 2, 3, 0, bytes(15) + b"\1", event.mapped(bytes(4)), event.mapped(bytes(4))),
-        *(1, 2, event.KIND_PACKET, 1, 1, Reason.ALLOWED, 6, 2, 3, event.VERSION, 1, 60),
-    )
-    told = event.to_json(event.unpack(record), "gw1", "0" * 16, ["a-policy"])
-    assert validation.errors("event", told) == []
-    assert set(told) == set(validation.schema("event")["properties"])  # every field, and nothing beside them
+    names: set[str] = set()
+    for kind in event.Kind:
+        record = event.LAYOUT.pack(
+            *(7, 1, 2, 3, 0, bytes(15) + b"\1", event.mapped(bytes(4)), event.mapped(bytes(4))),
+            *(1, 2, kind, 1, 1, Reason.ALLOWED, 6, 2, 3, event.VERSION, 1, 1, 60, 1, 60, 5),
+        )
+        told = event.to_json(event.unpack(record), "gw1", "0" * 16, ["a-policy"])
+        assert validation.errors("event", told) == []
+        names |= set(told)
+    assert names == set(validation.schema("event")["properties"])  # every field, and nothing beside them
 
 
 def test_the_settings_that_need_a_new_start_are_named() -> None:
@@ -129,3 +132,19 @@ def test_the_limits_of_a_release_are_the_page_s() -> None:
     assert release.ENVELOPE_MAX_BYTES == 64 << 10
     assert bundle.FILE_MAX_BYTES == {"wg0.conf": 1 << 20, "peers.json": 64 << 20, "policy.json": 64 << 20}
     assert "at most 64 KiB of `release.json`, 1 MiB of `wg0.conf` and 64 MiB of each" in read(PAGE)
+
+
+def test_the_table_of_names_has_each_field_of_a_record_and_of_an_event_once() -> None:
+    """And says whose each name is: what is ours alone begins with `tidegate.`."""
+    text = read("docs/events.md").partition("<!-- names -->\n")[2].partition("<!-- end -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    told = [re.findall(r"`([^`]+)`", record) for record, _, _ in rows]
+    assert [name for names in told for name in names] == list(event.Event._fields)
+    names = [name for _, cell, _ in rows for name in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(names) == sorted(validation.schema("event")["properties"])
+    for _, cell, origin in rows:
+        for name in re.findall(r"`([^`]+)`", cell):
+            assert name.startswith("tidegate.") == (origin == "own"), name
+            assert origin == "own" or f"ECS {name.split('.')[0].replace('@timestamp', 'base')}" in origin, (
+                name
+            )

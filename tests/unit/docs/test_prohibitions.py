@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from securesystemslib.dsse import Envelope
 
 from docskit import ROOT
 from tidegate_agents import bundles, host
@@ -53,14 +54,23 @@ def test_a_bundle_that_carries_a_local_setting_is_refused_by_name(signer: Any, n
 
 def _sign_raw(signer: Any, payload: dict[str, Any]) -> bytes:
     """Sign a statement that `Release` could not hold."""
-    envelope = release.Envelope(jsonfile.canonical(payload), release.PAYLOAD_TYPE, {})
+    envelope = Envelope(jsonfile.canonical(payload), release.PAYLOAD_TYPE, {})
     envelope.sign(signer)
     return jsonfile.canonical(envelope.to_dict())
 
 
-def test_no_agent_listens() -> None:
-    listening = r"\.listen\(|\.bind\(|create_server|socketserver|http\.server|asyncio|recvfrom"
-    for path in (ROOT / "agents").rglob("*.py"):
+def test_no_agent_listens_but_to_tell_its_metrics() -> None:
+    """And those to its own host alone: see tests/netns/test_metrics.py and the setting's own tests."""
+    listening = (
+        r"\.listen\(|\.bind\(|(create|start|unix)_server|datagram_endpoint|socketserver|http\.server|recvfrom"
+    )
+    gateway = ROOT / "agents/tidegate_agents/gateway"
+    metrics, netlink = gateway.parent / "metricserver.py", gateway / "flownews.py"
+    # Sockets that it has are netlink's, which is the kernel's alone.
+    assert "socket.socket(" not in netlink.read_text("utf-8")
+    links = ROOT / "agents/tidegate_agents/client/linknews.py"
+    assert re.findall(r"socket\.socket\(([\w.]+)", links.read_text("utf-8")) == ["socket.AF_NETLINK"]
+    for path in {*(ROOT / "agents").rglob("*.py")} - {metrics, netlink, links}:
         assert not re.search(listening, path.read_text("utf-8")), path
 
 

@@ -54,6 +54,10 @@ def test_options_and_their_values_are_completed() -> None:
     assert {f"plain,{form}" for form in ("text", "json", "sarif", "github")} == set(lines)
 
 
+def test_a_target_is_completed_as_a_directory() -> None:
+    assert complete("bash", "publish", "out", "--to", "bu")[0] == ["dir,bu"]
+
+
 def test_a_part_that_is_not_installed_is_silent() -> None:
     """A client's host has no gateway: Tab must not write an error into the line."""
     program = (

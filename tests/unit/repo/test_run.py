@@ -37,7 +37,18 @@ def test_the_help_names_only_sessions_there_are() -> None:
     sessions = set(
         re.findall(r"^@nox.session.*\ndef ([a-z]+)\(session", (ROOT / "noxfile.py").read_text(), re.MULTILINE)
     )
-    assert {"demo", "tests", "lint", "types", "netns", "bench", "build", "release", "lock"} <= sessions
+    assert {
+        "demo",
+        "tests",
+        "lint",
+        "types",
+        "netns",
+        "kernel",
+        "bench",
+        "build",
+        "release",
+        "lock",
+    } <= sessions
     help_ = subprocess.run([RUN, "--help"], check=True, capture_output=True, text=True).stdout
     named = set(re.findall(r"^ *(?:usage: )?\./run ([a-z]+)", help_, re.MULTILINE))
     listed = set(re.findall(r"sessions of noxfile.py: ([a-z ]+)", help_)[0].split())
@@ -74,8 +85,21 @@ def clone(tmp_path: Path) -> Path:
     fake.parent.mkdir()
     fake.write_text(FAKE_PYTHON)
     fake.chmod(0o755)
-    for tool in ("wg", "wireguard-go", "ip", "nft", "ping", "unshare", "sysctl"):
+    for tool in (
+        "wg",
+        "wireguard-go",
+        "ip",
+        "nft",
+        "ping",
+        "unshare",
+        "sysctl",
+        "qemu-system-x86_64",
+        "clickhouse-server",
+        "systemd-analyze",
+    ):
         fake.with_name(tool).symlink_to("/bin/true")  # so that nothing is lacking, and nothing gets installed
+    (tree / ".nox/kernel").mkdir(parents=True)
+    (tree / ".nox/kernel/stamp").touch()  # nor fetched
     return tree
 
 
@@ -149,6 +173,7 @@ def test_run_installs_the_project_anew_when_its_metadata_changes(clone: Path) ->
         (["tests"], "lint types tests"),
         (["tests", "-k", "policy"], "tests -- -k policy"),
         (["netns", "--", "-x"], "netns -- -x"),
+        (["kernel", "-x"], "kernel -- -x"),
         (["bench", "compiler", "--json", "rows.json"], "bench -- compiler --json rows.json"),
     ],
 )

@@ -13,24 +13,12 @@ import pytest
 
 import compilerkit
 from tidegate_compiler import pipeline
-from tidegate_schema.cli import EXIT_USAGE, run
+from tidegate_schema.cli import EXIT_USAGE
 from tidegate_schema.policy import PolicyTable
 
 EXAMPLE = compilerkit.ROOT / "inventory"
 GOOD = sorted((compilerkit.ROOT / "tests/inventories/good").iterdir())
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tidegate(capfd: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        status = run([str(arg) for arg in args])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return status, out, err
-
-    return call
 
 
 def compile_to(inventory: Path, out: Path) -> Path:
