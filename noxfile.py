@@ -6,6 +6,7 @@ Sessions run in it as they are. Under a nox from elsewhere each session makes it
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -90,7 +91,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test; those that need network namespaces are skipped by name where there are none."""
     prepare(session)
-    python(session, "-m", "pytest", *session.posargs)
+    # Unit tests keep a core busy, those of namespaces mostly wait.
+    side_by_side = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+    python(session, "-m", "pytest", *(session.posargs or side_by_side))
 
 
 @nox.session
@@ -98,6 +101,42 @@ def netns(session: nox.Session) -> None:
     """Run only the tests that build hosts from network namespaces."""
     prepare(session)
     python(session, "-m", "pytest", "-m", "netns", *session.posargs)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """kill -9 the gateway's processes 200 times, at random moments under traffic; `tests` does it a few times."""
+    prepare(session)
+    words = ("tests/netns/test_kills.py", "--timeout=0", *session.posargs)
+    python(session, "-m", "pytest", *words, TIDEGATE_KILLS="200")
+
+
+@nox.session
+def crash(session: nox.Session) -> None:
+    """Kill a client's and a gateway's agent at every step of taking a release up, and print the table."""
+    prepare(session)
+    table = Path(session.create_tmp()) / "crash"
+    table.mkdir(exist_ok=True)
+    words = ("tests/netns/test_crash.py", "--timeout=0", *session.posargs)
+    python(session, "-m", "pytest", *words, TIDEGATE_CRASH="all", TIDEGATE_CRASH_TABLE=str(table))
+    for file in sorted(table.iterdir()):
+        session.log(f"{file.stem}\n{file.read_text()}")
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """Events by the hour: 10^8 records, 500 kills, logging switched 1,000 times; the ring in many more orders."""
+    prepare(session)
+    parts = ("tests/stress", "tests/netns/test_events.py")
+    words = ("-s", "--timeout=0", *(session.posargs or parts))
+    python(session, "-m", "pytest", *words, TIDEGATE_STRESS="long")
+
+
+@nox.session
+def kernel(session: nox.Session) -> None:
+    """Run the agents on the WireGuard of Debian's kernel, in an emulated machine; three to four minutes."""
+    prepare(session)
+    python(session, "-m", "pytest", "tests/kernel", *session.posargs)
 
 
 @nox.session
@@ -169,6 +208,41 @@ def release(session: nox.Session) -> None:
         judges = ("--ci", "github", "--ci", "gitlab", "--ci", "pre-commit")
         session.run("git", "init", "-q", str(scratch / "new"), external=True)  # not this repository's top
         session.run(str(programs / "tidegate"), "init", str(scratch / "new"), *judges, external=True)
+
+
+@nox.session
+def deb(session: nox.Session) -> None:
+    """Build the Debian package into dist/, and install, run, upgrade and remove it in a machine that systemd runs."""
+    package = _packed(session, "deb", "*.deb")
+    if shutil.which("lintian"):
+        session.run("lintian", "--allow-root", "--fail-on", "error", package, external=True)
+    python(session, "-m", "pytest", "tests/hosts/test_package.py", TIDEGATE_DEB=package)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """Build the container image into dist/, and run a gateway in it; needs podman, buildah, crun and mmdebstrap."""
+    archive = _packed(session, "image", "*.oci.tar")
+    python(session, "-m", "pytest", "tests/hosts/test_image.py", TIDEGATE_IMAGE=archive)
+
+
+def _packed(session: nox.Session, name: str, pattern: str) -> str:
+    """Run a builder of agents/packaging, put what it makes into dist/, and return its path."""
+    prepare(session)
+    out = Path(session.create_tmp()).resolve() / name
+    shutil.rmtree(out, ignore_errors=True)
+    python(session, f"agents/packaging/{name}.py", "--out", str(out), *session.posargs)
+    (made,) = out.glob(pattern)
+    (ROOT / "dist").mkdir(exist_ok=True)
+    shutil.copy(made, ROOT / "dist")
+    return str(made)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Check that what a host needs has wheels for x86-64 and aarch64, and every Python; asks the package index."""
+    prepare(session)
+    python(session, "agents/packaging/wheels.py")
 
 
 @nox.session(venv_backend="venv")
