@@ -42,6 +42,8 @@ from tidegate_control.intake.store import (
 )
 
 _TYPES = {"text": "VARCHAR", "count": "BIGINT", "wide": "UINTEGER", "small": "USMALLINT", "byte": "UTINYINT"}
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": False}
+"""Nothing is fetched from anywhere."""
 _ROWS_AT_ONCE = 4096
 _COLUMNS = ", ".join(f'"{name}" {_TYPES[kind]} NOT NULL' for name, kind in COLUMNS.items())
 _TABLES = (
@@ -178,7 +180,7 @@ class DuckStore:
 
     def _open(self) -> tuple[duckdb.DuckDBPyConnection, Books]:
         try:
-            made = duckdb.connect(str(self._path), config={"memory_limit": f"{self._memory}B"})
+            made = duckdb.connect(str(self._path), config={**_CONFIG, "memory_limit": f"{self._memory}B"})
             self._path.chmod(0o600)
             for statement in _TABLES:
                 made.execute(statement)
