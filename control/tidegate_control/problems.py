@@ -21,7 +21,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         title: str,
         detail: str = "",
         *,
-        type: str = "about:blank",  # noqa: A002 - the RFC's member
+        type: str = "about:blank",
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
