@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from tidegate_control import notify
+from tidegate_control import notify, rooms
 from tidegate_control.access import privatefiles
 from tidegate_control.access.privatefiles import StateError
 from tidegate_control.access.protocol import patient
 from tidegate_control.app import Services, make_access, make_app
+from tidegate_control.rooms import RoomError
 from tidegate_control.settings import Settings
 from tidegate_control.tls import Tls, TlsError
 
@@ -52,13 +53,12 @@ def prepared(settings: Settings) -> Iterator[tuple[Tls | None, Services]]:
             raise ServeError(f"{settings.state}: {error.strerror}") from None
         access = make_access(settings)
         undo.callback(access.sessions.close)
-        inventory, events = open_rooms(settings, undo)
+        try:
+            inventory = rooms.open_inventory(settings)
+            events = rooms.open_events(settings, undo)
+        except RoomError as error:
+            raise ServeError(str(error)) from None
         yield tls, Services(settings, inventory, events, access)
-
-
-def open_rooms(_settings: Settings, _undo: contextlib.ExitStack) -> tuple[object, object]:
-    """Open the inventory's repository and the store of events."""
-    return None, None
 
 
 def bound(settings: Settings) -> socket.socket:
@@ -98,7 +98,7 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
             manager.say("READY=1", "WATCHDOG=1")
 
         config = uvicorn.Config(
-            make_app(services),
+            make_app(services, rooms.ROOMS),
             http=patient(settings.connections),
             ws="none",
             loop="asyncio",
