@@ -127,6 +127,8 @@ def test_a_long_address_and_many_fields_are_refused(door: Door) -> None:
     client = door.client()
     assert client.get("/static/app.css?" + "a" * limits.TARGET_MOST).status_code == 414
     assert client.get("/" + "a" * limits.TARGET_MOST).status_code == 414
+    large = {"x-large": "a" * limits.HEADERS_BYTES}
+    assert client.get("/static/app.css", headers=large).status_code == 431
     many = [(f"x-{n}", "1") for n in range(limits.HEADERS_MOST)]
     assert client.get("/static/app.css", headers=many).status_code == 431
 
