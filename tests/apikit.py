@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import controlkit
 import httpx
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+import controlkit
 from tidegate_control import api, problems
 from tidegate_control.access.caller import Caller, closure
 from tidegate_control.app import Services

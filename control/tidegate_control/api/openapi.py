@@ -106,7 +106,13 @@ def _headers(one: Operation) -> Iterable[dict[str, Any]]:
 
 def _header(name: str, description: str) -> dict[str, Any]:
     # Any text is taken and judged: what is no entity tag gets 400.
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
 
 
 def _responses(one: Operation) -> dict[str, Any]:
