@@ -10,48 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 import controlkit
 from tidegate_control import api, problems
-from tidegate_control.access.caller import Caller, closure
-from tidegate_control.app import Services
+from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
+from tidegate_control.access.tokens import Tokens
+from tidegate_control.app import Services, make_access, make_app
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
 
 BASE = api.PREFIX
-CALLER = "x-test-caller"
-JSON = {"Content-Type": "application/json"}
-
-
-class Door:
-    """Stands for the tokens: whoever says a scope has it. What it sets is what the guard reads."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = dict(scope.get("headers", ())).get(CALLER.encode(), b"").decode()
-        caller = Caller(f"{said}-of-tests", f"{said}@example.net", closure([said])) if said else None
-        scope.setdefault("state", {})["caller"] = caller
-        await self.app(scope, receive, send)
-
-
-def application(services: Services) -> ASGIApp:
-    """Return the API alone, behind a door."""
-    app = Starlette(routes=api.routes(services), exception_handlers=dict(problems.HANDLERS))
-    return Door(app)
+SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
+_DAY = 86400
 
 
 class Api:
-    """An API to call."""
+    """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
     def __init__(self, repository: Path, **settings: Any) -> None:
+        state = repository.parent / "state"
+        state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
         self.inventory: Inventory = controlkit.service(repository)
-        self.settings = replace(Settings(repository=repository), **settings)
-        self.app = application(Services(self.settings, self.inventory, None))
+        self.settings = replace(Settings(repository=repository, state=state), **settings)
+        access = make_access(self.settings)
+        self.tokens = {scope: _token(access.tokens, scope) for scope in SCOPES}
+        self.app = make_app(Services(self.settings, self.inventory, None, access), [api.routes])
+        self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def __call__(
         self,
@@ -65,7 +50,7 @@ class Api:
         raw: bytes | None = None,
     ) -> Any:
         """Return the answer; `body` goes as JSON, `raw` as it is."""
-        sent = {CALLER: scope} if scope else {}
+        sent = {"Authorization": f"Bearer {self.tokens[scope]}"} if scope else {}
         data = raw if raw is not None else None if body is None else json.dumps(body).encode()
         if data is not None:
             sent["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
@@ -81,8 +66,7 @@ class Api:
     async def _send(
         self, method: str, address: str, headers: Mapping[str, str], data: bytes | None
     ) -> httpx.Response:
-        transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://control.test") as client:
+        async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8080") as client:
             return await client.request(method, address, headers=headers, content=data)
 
     def commits(self) -> int:
@@ -92,3 +76,11 @@ class Api:
     def file(self, path: str) -> str:
         """Return a file of the inventory as the branch has it."""
         return controlkit.git(self.repository, "show", f"main:inventory/{path}") + "\n"
+
+
+def _token(tokens: Tokens, scope: str) -> str:
+    gateway = "fra1" if scope == GATEWAY_INTAKE else None
+    found: str = tokens.add(scope, [scope], seconds=90 * _DAY, email=f"{scope}@example.net", gateway=gateway)[
+        1
+    ]
+    return found

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -19,6 +18,8 @@ from tidegate_control.access.guard import require
 from tidegate_control.api import bodies, parameters, paths, preconditions
 from tidegate_control.api.made import Made
 from tidegate_control.api.operation import Answer, Call, Operation
+from tidegate_control.inventory.errors import InventoryError
+from tidegate_control.problems import Problem
 from tidegate_schema import jsonfile
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def route(services: Services, made: Made, operations: Sequence[Operation]) -> Ro
     async def endpoint(request: Request) -> Response:
         try:
             return await _answered(services, made, methods, request)
-        except Exception as error:
-            return problems.response(problems.of(error))
+        except InventoryError as error:
+            raise problems.of_inventory(error) from None
 
     # Every method comes here, so that one that is not allowed is told all that are.
     found = Route(operations[0].path, endpoint)
@@ -47,7 +48,8 @@ async def _answered(
     operation = methods.get("GET" if request.method == "HEAD" else request.method)
     if operation is None:
         allowed = sorted({*methods, *({"HEAD"} if "GET" in methods else ())})
-        raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
+        detail = f"not with this method; allowed: {', '.join(allowed)}"
+        raise Problem(405, detail=detail, headers={"Allow": ", ".join(allowed)})
     caller = require(request, operation.scope)
     paths.check(request.path_params)
     query = parameters.read(operation.parameters, request.query_params.multi_items())
