@@ -14,7 +14,6 @@ import httpx
 import controlkit
 from tidegate_control import api, problems
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
-from tidegate_control.access.tokens import Tokens
 from tidegate_control.app import Services, make_access, make_app
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
@@ -34,9 +33,16 @@ class Api:
         self.inventory: Inventory = controlkit.service(repository)
         self.settings = replace(Settings(repository=repository, state=state), **settings)
         access = make_access(self.settings)
-        self.tokens = {scope: _token(access.tokens, scope) for scope in SCOPES}
+        self._tokens = access.tokens
+        self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
         self.app = make_app(Services(self.settings, self.inventory, None, access), [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
+
+    def token(self, name: str, *scopes: str) -> str:
+        """Return the text of a new token."""
+        gateway = "fra1" if GATEWAY_INTAKE in scopes else None
+        email = f"{name}@example.net"
+        return self._tokens.add(name, scopes, seconds=90 * _DAY, email=email, gateway=gateway)[1]
 
     def __call__(
         self,
@@ -76,11 +82,3 @@ class Api:
     def file(self, path: str) -> str:
         """Return a file of the inventory as the branch has it."""
         return controlkit.git(self.repository, "show", f"main:inventory/{path}") + "\n"
-
-
-def _token(tokens: Tokens, scope: str) -> str:
-    gateway = "fra1" if scope == GATEWAY_INTAKE else None
-    found: str = tokens.add(scope, [scope], seconds=90 * _DAY, email=f"{scope}@example.net", gateway=gateway)[
-        1
-    ]
-    return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import controlkit
 import pytest
+
+import controlkit
 from apikit import Api
 
 
