@@ -8,7 +8,6 @@ and never 5xx. TIDEGATE_FUZZ=long looks for longer.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -53,14 +52,14 @@ SCHEMA = schemathesis.openapi.from_dict(openapi.document(operations()), config=C
 
 
 @pytest.fixture(scope="module", autouse=True)
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def token(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Serve a repository; return a token that may do everything."""
     place = tmp_path_factory.mktemp("fleet")
     requests = place / "requests"
     requests.mkdir()
     api = Api(controlkit.bare(place), publish_directory=requests)
     SCHEMA.app = api.app
-    yield api.token("everything", "editor", "publisher")
+    return api.token("everything", "editor", "publisher")
 
 
 @SCHEMA.parametrize()
