@@ -9,7 +9,6 @@ from starlette.routing import BaseRoute, Route
 
 from tidegate_control.access.caller import EDITOR, READER
 from tidegate_control.app import Services
-from tidegate_control.ui.kinds import kinds
 from tidegate_control.ui.pages import access, change, enrol, flows, history, objects, overview, session
 from tidegate_control.ui.pages.static import static
 from tidegate_control.ui.visit import Answer, endpoint

@@ -98,13 +98,17 @@ class Visit:
     def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """Return a page in the frame that all share."""
         caller = self.caller
-        text = environment().get_template(template).render(
-            path=self.request.url.path,
-            caller=caller,
-            can_edit=self.can_edit,
-            csrf=csrf_token(self.request),
-            frame=self._frame() if caller is not None and READER in caller.scopes else None,
-            **context,
+        text = (
+            environment()
+            .get_template(template)
+            .render(
+                path=self.request.url.path,
+                caller=caller,
+                can_edit=self.can_edit,
+                csrf=csrf_token(self.request),
+                frame=self._frame() if caller is not None and READER in caller.scopes else None,
+                **context,
+            )
         )
         return HTMLResponse(text, status)
 
@@ -119,9 +123,7 @@ class Visit:
             "commit": snapshot.commit,
             "fleet": inventory.overlay.fleet if inventory is not None else "",
             "problems": len(snapshot.checked.diagnostics),
-            "counts": {
-                kind.path: len(snapshot.objects(kind.word)) for kind in kinds.kinds().values()
-            },
+            "counts": {kind.path: len(snapshot.objects(kind.word)) for kind in kinds.kinds().values()},
         }
 
     def goto(self, path: str) -> RedirectResponse:
@@ -129,7 +131,9 @@ class Visit:
         return RedirectResponse(path, 303)
 
 
-def endpoint(services: Services, answer: Answer, scope: str | None) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(
+    services: Services, answer: Answer, scope: str | None
+) -> Callable[[Request], Awaitable[Response]]:
     """Return a route's endpoint: scope first, then the form, then the answer; errors become pages."""
 
     async def serve(request: Request) -> Response:
@@ -181,9 +185,7 @@ def status_of(error: errors.InventoryError) -> tuple[int, str]:
     return next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
 
 
-def error_page(
-    visit: Visit, status: int, title: str, detail: str, diagnostics: Any = ()
-) -> Response:
+def error_page(visit: Visit, status: int, title: str, detail: str, diagnostics: Any = ()) -> Response:
     """Return a page that says what went wrong."""
     return visit.page(
         "error.html", status, title=title, status=status, detail=detail, diagnostics=list(diagnostics)

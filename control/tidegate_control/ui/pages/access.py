@@ -77,9 +77,7 @@ def matrix(visit: Visit) -> Response:
         asked = (visit.snapshot.commit, at, tuple(clients), tuple(resources))
         told = _documents.get(visit.snapshot, asked)
     is_picture = visit.query.get("view") == "picture"
-    is_large = told is not None and (
-        len(told["rows"]) > MOST_ROWS or len(told["resources"]) > MOST_COLUMNS
-    )
+    is_large = told is not None and (len(told["rows"]) > MOST_ROWS or len(told["resources"]) > MOST_COLUMNS)
     drawn = None
     if told is not None and is_picture:
         try:

@@ -141,7 +141,9 @@ def mentioned(inventory: Inventory, kind: Kind, name: str) -> Iterator[tuple[str
 def known_names(snapshot: Snapshot, kind: Kind, most: int = 500) -> dict[str, list[str]]:
     """Return for each field the names that its items may mention, as they are written there."""
     return {
-        field.name: list(islice(_prefixed(snapshot, field.names), most)) for field in kind.fields if field.names
+        field.name: list(islice(_prefixed(snapshot, field.names), most))
+        for field in kind.fields
+        if field.names
     }
 
 

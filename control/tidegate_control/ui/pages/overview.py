@@ -22,7 +22,9 @@ def overview(visit: Visit) -> Response:
         warnings=sum(not problem.is_error for problem in problems),
         first=problems[:5],
         digest=compiled.digest if compiled is not None else None,
-        gateways=list(visit.snapshot.objects("gateway").values()) if len(visit.snapshot.objects("gateway")) <= 200 else [],
+        gateways=list(visit.snapshot.objects("gateway").values())
+        if len(visit.snapshot.objects("gateway")) <= 200
+        else [],
         accounts=accounts(visit),
         entries=visit.services.inventory.history(limit=5),
         **saved(visit),
