@@ -107,9 +107,7 @@ def _kind(word: str) -> Kind:
         else schema["additionalProperties"]
     )
     required = set(shape["required"])
-    fields = tuple(
-        _field(word, name, inner, name in required) for name, inner in shape["properties"].items()
-    )
+    fields = tuple(_field(word, name, inner, name in required) for name, inner in shape["properties"].items())
     return Kind(word, path, singular, plural, about, fields, _COLUMNS[word], word not in ("test", "overlay"))
 
 
@@ -132,5 +130,12 @@ def _field(word: str, name: str, schema: Mapping[str, Any], is_required: bool) -
     elif isinstance(example, dict):
         example = "\n".join(f"{key}: {value}" for key, value in example.items())
     return Field(
-        name, str(schema["title"]), hint, shape, is_required, str(example), choices, _NAMES.get((word, name), ())
+        name,
+        str(schema["title"]),
+        hint,
+        shape,
+        is_required,
+        str(example),
+        choices,
+        _NAMES.get((word, name), ()),
     )

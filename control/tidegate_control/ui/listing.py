@@ -46,7 +46,9 @@ def listed(objects: Mapping[str, Any], query: Query, columns: Sequence[str]) -> 
         wanted = query.text.lower().split()
         names = [name for name in names if _matches(name, objects[name], columns, wanted)]
     column = query.sort.removeprefix("-")
-    names = sorted(names, key=None if column == "name" else lambda name: (text_of(objects[name], column), name))
+    names = sorted(
+        names, key=None if column == "name" else lambda name: (text_of(objects[name], column), name)
+    )
     if query.sort.startswith("-"):
         names = names[::-1]
     pages = max(1, -(-len(names) // PAGE))

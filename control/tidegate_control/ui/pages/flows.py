@@ -24,13 +24,20 @@ from tidegate_control.intake.store import (
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.ui import drawing
 from tidegate_control.ui.visit import Visit
+from tidegate_schema import validation
 
-WINDOWS = {"1h": ("an hour", 3600), "24h": ("a day", 86400), "7d": ("a week", 7 * 86400), "30d": ("30 days", 30 * 86400)}
+WINDOWS = {
+    "1h": ("an hour", 3600),
+    "24h": ("a day", 86400),
+    "7d": ("a week", 7 * 86400),
+    "30d": ("30 days", 30 * 86400),
+}
 DEFAULT_WINDOW = "24h"
 BUCKETS = 48
 PAGE = 50
 OF_POLICY = 10
-REASONS = ("observed", "allowed", "denied", "no-rule", "out-of-time", "no-policy", "unknown-source", "unparseable", "fragment")
+FIELDS = ("client", "to", "port", "verdict", "reason", "gateway", "policy")
+REASONS: tuple[str, ...] = tuple(validation.schema("event")["properties"]["event.reason"]["enum"])
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -55,7 +62,7 @@ class Row:
 
 def flows(visit: Visit) -> Response:
     """Show flows."""
-    asked = {name: visit.query.get(name, "").strip()[:200] for name in ("client", "to", "port", "verdict", "reason", "gateway", "policy")}
+    asked = {name: visit.query.get(name, "").strip()[:200] for name in FIELDS}
     span = visit.query.get("span", DEFAULT_WINDOW)
     span = span if span in WINDOWS else DEFAULT_WINDOW
     number = visit.query.get("page", "1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -63,8 +64,8 @@ def saved(visit: Visit) -> dict[str, Any]:
     commit, branch = visit.query.get("saved", ""), visit.query.get("waiting", "")
     entry: Entry | None = None
     if is_commit(commit):
-        latest = visit.services.inventory.history(limit=20)
-        entry = next((one for one in latest if one.commit == commit), None)
+        with contextlib.suppress(NotFound):
+            entry = visit.services.inventory.entry(commit)
     return {"saved": entry, "waiting": branch if _BRANCH.fullmatch(branch) else None}
 
 
@@ -115,10 +116,7 @@ def titles(kind: Kind) -> dict[str, str]:
 def about(snapshot: Snapshot, found: Object) -> list[Diagnostic]:
     """Return the diagnostics that stand within an object."""
     near = [problem for problem in snapshot.checked.diagnostics if problem.where.file == found.file]
-    if not near:
-        return []
-    text = snapshot.files[found.file].decode("utf-8", "replace")
-    told = places.at_fields(near, found.file, text, places.Of(found.kind, found.name, found.line))
+    told = places.at_fields(near, snapshot.files, places.Of(found.file, found.name, found.line))
     return [problem for problems in told.at.values() for problem in problems]
 
 
@@ -141,7 +139,9 @@ def mentioned(inventory: Inventory, kind: Kind, name: str) -> Iterator[tuple[str
 def known_names(snapshot: Snapshot, kind: Kind, most: int = 500) -> dict[str, list[str]]:
     """Return for each field the names that its items may mention, as they are written there."""
     return {
-        field.name: list(islice(_prefixed(snapshot, field.names), most)) for field in kind.fields if field.names
+        field.name: list(islice(_prefixed(snapshot, field.names), most))
+        for field in kind.fields
+        if field.names
     }
 
 
