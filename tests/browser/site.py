@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -19,11 +18,11 @@ from tidegate_compiler.times import format_instant
 from tidegate_control.access.caller import EDITOR, PUBLISHER, READER
 from tidegate_control.app import Services, make_access, make_app
 from tidegate_control.git.repository import Repository
-from tidegate_control.intake import lines
-from tidegate_control.intake.store import open_store
+from tidegate_control.intake.store import Batch, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
 from tidegate_control.ui.routes import routes
+from tidegate_schema import jsonfile
 
 SCOPES = (READER, EDITOR, PUBLISHER)
 EPOCH = "00000000000000a1"
@@ -77,10 +76,9 @@ class Site:
 
     def tell(self, gateway: str, events: list[dict[str, Any]]) -> None:
         """Store events, as the intake does with what a gateway posts."""
-        body = b"".join(json.dumps(event).encode() + b"\n" for event in events)
-        reading = lines.read(body, gateway)
-        assert not reading.refused, reading.refused
-        self.services.events.add(reading.batches)
+        text = b"".join(jsonfile.canonical(event) + b"\n" for event in events)
+        numbers = [event["event.sequence"] for event in events]
+        self.services.events.add([Batch(gateway, events[0]["tidegate.epoch"], numbers, text)])
 
 
 @contextmanager
@@ -100,7 +98,9 @@ def serve(place: Path, files: Mapping[str, str] | None = None) -> Iterator[Site]
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         server = uvicorn.Server(
-            uvicorn.Config(make_app(services, [routes]), log_level="warning", lifespan="off", access_log=False)
+            uvicorn.Config(
+                make_app(services, [routes]), log_level="warning", lifespan="off", access_log=False
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
@@ -128,7 +128,9 @@ def flows(site: Site, now: int) -> list[dict[str, Any]]:
     ]
     told = []
     for number in range(168):
-        client, source, to, protocol, port, verdict, reason, rule = wanted[(number * number + number // 3) % len(wanted)]
+        client, source, to, protocol, port, verdict, reason, rule = wanted[
+            (number * number + number // 3) % len(wanted)
+        ]
         second = now - 85_000 + number * 500
         event = {
             "@timestamp": format_instant(second)[:-1] + ".000000000Z",

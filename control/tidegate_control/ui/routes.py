@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.routing import BaseRoute, Route
 
 from tidegate_control.access.caller import EDITOR, READER
+from tidegate_control.api.made import Made
 from tidegate_control.app import Services
 from tidegate_control.ui.pages import access, change, enrol, flows, history, objects, overview
 from tidegate_control.ui.pages.static import static
@@ -46,10 +47,11 @@ PAGES: tuple[Page, ...] = (
 
 def routes(services: Services) -> Sequence[BaseRoute]:
     """Return the UI's routes, to be asked after all others. The form to log in is the door's."""
+    made = Made()
     return [
         Route("/static/{file}", static),
         *(
-            Route(page.path, endpoint(services, page.answer, page.scope), methods=list(page.methods))
+            Route(page.path, endpoint(services, made, page.answer, page.scope), methods=list(page.methods))
             for page in PAGES
         ),
     ]

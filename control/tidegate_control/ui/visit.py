@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from tidegate_control.access.caller import EDITOR, READER, Caller
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.guard import caller_of, require
+from tidegate_control.api.made import Made
 from tidegate_control.app import Services
 from tidegate_control.inventory import errors
 from tidegate_control.inventory.model import Author
@@ -67,6 +68,7 @@ class Visit:
 
     request: Request
     services: Services
+    made: Made
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -95,6 +97,17 @@ class Visit:
         """Return the inventory as it is now; the same for the whole visit."""
         found: Snapshot = self.services.inventory.snapshot()
         return found
+
+    @property
+    def names_by_id(self) -> Mapping[str, str]:
+        """Return the clients' names by their IDs; none of an inventory with errors."""
+        compiled = self.snapshot.compiled
+        if compiled is None:
+            return {}
+        ids = compiled.fleet.ids
+        return self.made.get(
+            self.snapshot.commit, "names", lambda: {identifier: name for name, identifier in ids.items()}
+        )
 
     def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """Return a page in the frame that all share."""
@@ -132,11 +145,13 @@ class Visit:
         return RedirectResponse(path, 303)
 
 
-def endpoint(services: Services, answer: Answer, scope: str) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(
+    services: Services, made: Made, answer: Answer, scope: str
+) -> Callable[[Request], Awaitable[Response]]:
     """Return a route's endpoint: scope first, then the form, then the answer; errors become pages."""
 
     async def serve(request: Request) -> Response:
-        visit = Visit(request, services)
+        visit = Visit(request, services, made)
         try:
             require(request, scope)
             if request.method == "POST":
