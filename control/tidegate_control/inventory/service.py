@@ -20,7 +20,7 @@ from tidegate_compiler.plan.plan import Plan
 from tidegate_compiler.plan.plan import plan as make_plan
 from tidegate_compiler.report import counts
 from tidegate_control.git.process import GitError
-from tidegate_control.git.repository import Content, Repository
+from tidegate_control.git.repository import Content, Logged, Repository
 from tidegate_control.git.trees import TreeError
 from tidegate_control.inventory import edits
 from tidegate_control.inventory.edits import Edit
@@ -82,6 +82,14 @@ class Inventory:
                 raise NotFound(f"there is no commit {show(commit)}")
             return [show_path(line) for line in self._repository.diff(found, DIFF_MAX_BYTES).splitlines()]
 
+    def entry(self, commit: str) -> Entry:
+        """Return what the history says of one commit. NotFound."""
+        with _git():
+            found = self._repository.commit_of(commit)
+            if found is None:
+                raise NotFound(f"there is no commit {show(commit)}")
+            return self._entry(self._repository.log(start=found, limit=1, everywhere=True)[0])
+
     def _history(self, kind: str | None, name: str | None, limit: int, before: str | None) -> list[Entry]:
         start = self._repository.head()
         if before is not None:
@@ -89,18 +97,18 @@ class Inventory:
             if found is None:
                 raise NotFound(f"there is no commit {show(before)}")
             start = f"{found}^@"
+        return [self._entry(one) for one in self._repository.log(start=start, limit=limit)]
+
+    def _entry(self, one: Logged) -> Entry:
         prefix = f"{self._repository.inventory}/" if self._repository.inventory else ""
-        return [
-            Entry(
-                one.commit,
-                show_path(one.name),
-                show_path(one.email),
-                one.when,
-                show_path(one.subject),
-                tuple(show_path(file.removeprefix(prefix)) for file in one.files),
-            )
-            for one in self._repository.log(start=start, limit=limit)
-        ]
+        return Entry(
+            one.commit,
+            show_path(one.name),
+            show_path(one.email),
+            one.when,
+            show_path(one.subject),
+            tuple(show_path(file.removeprefix(prefix)) for file in one.files),
+        )
 
     # Writing --------------------------------------------------------------------------------------------------------
 
@@ -282,7 +290,7 @@ def _judge(base: Snapshot, after: Snapshot) -> None:
         return
     errors = new_errors(base.checked, after.checked)
     if errors:
-        raise Invalid(f"the change would make {counts(errors)}; nothing is written", errors)
+        raise Invalid(f"the change would make {counts(errors)}; nothing is written", errors, after.files)
 
 
 def _content(base: Content, change: Change) -> Content:

@@ -155,14 +155,16 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
-    file = getattr(error, "file", None)
-    text = getattr(error, "text", None)
-    if file is None or text is None:
-        return Wrong(str(error), others=tuple(error.diagnostics), status=status_of(error)[0])
-    line = object_of(visit.snapshot, kind, name).line if name is not None and kind.word == "test" else 0
-    of = places.Of(kind.word, name or visit.form.get("name", "").strip(), line)
-    told = places.at_fields(error.diagnostics, file, text, of)
-    return Wrong("" if error.diagnostics else str(error), told.at, told.others, status_of(error)[0])
+    status = status_of(error)[0]
+    if not isinstance(error, Invalid) or not error.diagnostics:
+        return Wrong(str(error), others=tuple(error.diagnostics), status=status)
+    if name is None:
+        of = places.Of(f"{kind.path}/", visit.form.get("name", "").strip())
+    else:
+        found = object_of(visit.snapshot, kind, name)
+        of = places.Of(found.file, name, found.line if kind.word == "test" else 0)
+    told = places.at_fields(error.diagnostics, error.files, of)
+    return Wrong("", told.at, told.others, status)
 
 
 def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
