@@ -11,6 +11,7 @@ import datetime
 import functools
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ GROUPS_MOST = 4_000_000
 _REASONS = frozenset(reason.name.lower().replace("_", "-") for reason in Reason)
 _OPENS, _CLOSES, _REFUSED = frozenset({"flow-open", "packet"}), frozenset({"flow-close"}), frozenset({"deny"})
 _KINDS = _OPENS | _CLOSES | _REFUSED | {"flow-update"}
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z")
 _HEX = frozenset("0123456789abcdef")
 _Key = tuple[int, str, str, str, int, int, str, str]
 
@@ -129,11 +131,12 @@ def _count(value: Any) -> int:
 
 def _moment(text: str) -> float:
     """Return the Unix second of RFC 3339 in UTC, with any fraction."""
-    if text[-1] != "Z":
+    match = _TIME.fullmatch(text)
+    if match is None:
         raise ValueError
-    return _second(text[:19]) + float(f"0{text[19:-1]}" if len(text) > 20 else 0)
+    return _second(match[1]) + float(f"0{match[2] or ''}")
 
 
 @functools.lru_cache(1 << 12)
 def _second(text: str) -> int:
-    return int(datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=datetime.UTC).timestamp())
+    return int(datetime.datetime.fromisoformat(f"{text}+00:00").timestamp())

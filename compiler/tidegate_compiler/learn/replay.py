@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -164,20 +164,14 @@ def replay(
     candidate: Candidate,
     at: float | None,
     against: Candidate | None = None,
-    only: tuple[str | None, str | None] = (None, None),
 ) -> Replayed:
     """Judge every group at Unix second `at`, or for None at the time when it was recorded.
 
-    What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. `only` are a
-    gateway and a client (a name of now or then, or an ID) to look at. Memory grows with what changes.
+    What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. Memory grows
+    with what changes.
     """
     done = Replayed()
-    gateway, client = only
     for slot, group in groups:
-        if gateway is not None and group.gateway != gateway:
-            continue
-        if client is not None and client not in _called(candidate.names, group):
-            continue
         _count(done, group)
         moment = slot if at is None else at
         now = candidate.judge(group, moment)
@@ -208,6 +202,17 @@ def _count(done: Replayed, group: FlowGroup) -> None:
     done.clients.add(group.client_id)
     done.gateways[group.gateway] += group.flows
     done.first, done.last = min(done.first, group.first), max(done.last, group.last)
+
+
+def select(
+    groups: Iterable[tuple[int, FlowGroup]], names: Names, gateway: str | None, client: str | None
+) -> Iterator[tuple[int, FlowGroup]]:
+    """Yield the groups of one gateway and one client (a name of now or then, or an ID); None is any."""
+    for slot, group in groups:
+        if gateway is not None and group.gateway != gateway:
+            continue
+        if client is None or client in _called(names, group):
+            yield slot, group
 
 
 def _called(names: Names, group: FlowGroup) -> tuple[str | None, ...]:
