@@ -73,6 +73,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "keys": ("tidegate_compiler.keyscli:keys", "", "Make signing keys, and say whose signatures count."),
     "client": ("tidegate_agents.client.cli:client", "client", "Run the agent of a client host."),
     "gateway": ("tidegate_agents.gateway.cli:gateway", "gateway", "Run the agent of a gateway host."),
+    "control": (
+        "tidegate_control.cli:control",
+        "control",
+        "Serve the inventory: API, web pages, intake of events.",
+    ),
     "doctor": (
         "tidegate_agents.doctor.cli:doctor",
         "",

@@ -1,0 +1,89 @@
+"""The one ASGI application: what every request passes, from the outside in, then the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from tidegate_control.access import login, pages
+from tidegate_control.access.attempts import Attempts
+from tidegate_control.access.authentication import Access, Authentication
+from tidegate_control.access.csrf import Forgery
+from tidegate_control.access.headers import SecurityHeaders
+from tidegate_control.access.limits import Limits
+from tidegate_control.access.peer import Peers
+from tidegate_control.access.refusals import Refusals, RequestLog
+from tidegate_control.access.sessions import Sessions
+from tidegate_control.access.tokens import Tokens
+from tidegate_control.problems import Problem
+from tidegate_control.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the rooms work with; one for the process."""
+
+    settings: Settings
+    inventory: Any  # inventory.service.Inventory
+    events: Any  # intake.store.EventStore
+    access: Access
+
+
+Room = Callable[[Services], Sequence[BaseRoute]]
+ROOMS: tuple[Room, ...] = ()
+"""Each room's routes, in the order in which they are asked."""
+
+
+def make_access(settings: Settings) -> Access:
+    """Open the tokens and sessions of the state directory, which is there."""
+    return Access(
+        tokens=Tokens(settings.state),
+        sessions=Sessions(settings.state, idle=settings.session_idle, end=settings.session_end),
+        attempts=Attempts(),
+        peers=Peers(settings.trusted_proxies),
+        is_secure=settings.is_secure,
+    )
+
+
+def make_app(services: Services, rooms: Sequence[Room] = ROOMS) -> Starlette:
+    """Return the application."""
+    settings, access = services.settings, services.access
+    app = Starlette(
+        routes=[*login.routes(access), *(route for room in rooms for route in room(services))],
+        middleware=[
+            Middleware(SecurityHeaders, is_secure=settings.is_secure),
+            Middleware(RequestLog, peers=access.peers),
+            Middleware(Refusals, answer=pages.refuse),
+            Middleware(
+                Limits,
+                names=settings.names,
+                body=settings.body_limit,
+                intake_body=settings.intake_body_limit,
+                requests=settings.requests,
+                peers=access.peers,
+            ),
+            Middleware(Authentication, access=access),
+            Middleware(Forgery, origin=settings.origin),
+        ],
+        exception_handlers={HTTPException: _not_routed, Problem: pages.refuse},
+    )
+    # A path has one spelling; a redirection to another would be made from what the asker says of the host.
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: 404 and 405."""
+    assert isinstance(error, HTTPException)
+    detail = {404: "nothing is here", 405: "this cannot be done here"}.get(error.status_code, "")
+    return await pages.refuse(
+        request, Problem(error.status_code, error.detail, detail, headers=error.headers)
+    )
