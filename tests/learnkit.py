@@ -13,6 +13,7 @@ from tidegate_compiler.learn.flows import FlowGroup, Slots, Window
 from tidegate_compiler.learn.names import Names, Timeline
 from tidegate_compiler.learn.records import Records
 from tidegate_compiler.learn.replay import Candidate
+from tidegate_compiler.resolve import Fleet
 from tidegate_schema import event
 from tidegate_schema.keys import client_id
 from tidegate_schema.policy import Reason
@@ -86,6 +87,10 @@ def groups(lines: Iterable[bytes], slots: Slots | None = None) -> list[tuple[int
 
 def candidate(files: dict[str, bytes], past: Timeline | None = None) -> Candidate:
     """Return an inventory's files made ready to judge."""
-    fleet = compilerkit.compiled(files).fleet
+    return ready(compilerkit.compiled(files).fleet, past)
+
+
+def ready(fleet: Fleet, past: Timeline | None = None) -> Candidate:
+    """Return a fleet made ready to judge."""
     names: Names = (past or Timeline()).end(fleet.ids)
     return Candidate(fleet, names)

@@ -132,8 +132,10 @@ def _clients(data: bytes) -> Mapping[str, str] | None:
     if isinstance(document, QuickDocument):
         rows = cast("Mapping[str, ClientRow]", document.content)
         return {name: client_id(row[0]) for name, row in rows.items()}
+    if not isinstance(document.root.value, dict):
+        return None
     found = {}
-    for name, client in _members(document.root).items():
+    for name, client in document.root.value.items():
         key = _members(client.node).get("public_key")
         try:
             if key is not None and isinstance(key.node.value, str):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from tidegate_compiler.diagnostics import show_path
 from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots, Window
 from tidegate_control.intake import store as intake
 from tidegate_control.learn.sources import Reader, SourceError, password
@@ -37,6 +39,9 @@ class StoreReader(Reader):
 @contextmanager
 def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
     """Open a store by its URL, for a window whose open end is now; SourceError."""
+    scheme, _, path = url.partition("://")
+    if scheme == "duckdb" and not Path(path).is_file():  # opening it would make it
+        raise SourceError(f"{show_path(path)}: no such file")
     try:
         store = intake.open_store(url, password())
     except intake.StoreError as error:

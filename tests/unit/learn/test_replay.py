@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import compilerkit
 from compilerkit import client, gateway, inventory, policy
-from learnkit import NOON, candidate, deny, groups, id_of, record
+from learnkit import NOON, candidate, deny, groups, id_of, ready, record
 from tidegate_agents.datapath.judge import Judge, Tables
 from tidegate_agents.datapath.packet import parse
 from tidegate_compiler.learn.flows import Slots, Window
@@ -92,7 +92,7 @@ def raw(who: str, to: str, protocol: int, port: int) -> bytes:
 
 
 @given(policies(), st.lists(PACKETS, min_size=1, max_size=12), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_replay_equals_the_gateway_s_verdict_packet_for_packet(
     made: dict[str, Any], packets: list[tuple[str, str, int, int, int]], recorded: bool, has_policy: bool
 ) -> None:
@@ -100,7 +100,7 @@ def test_replay_equals_the_gateway_s_verdict_packet_for_packet(
     kinds: dict[str, Any] = {"policies": made} if has_policy else {}
     files = inventory(groups={"g": {"members": ["alice"]}}, **kinds)
     compiled = compilerkit.compiled(files)
-    judging = candidate(files)
+    judging = ready(compiled.fleet)
     host = compiled.fleet.gateways["gw"]
     table = Tables(
         1,

@@ -56,7 +56,11 @@ def rooms(_services: Services) -> Sequence[BaseRoute]:
 
     async def weak(request: Request) -> Response:
         require(request, READER)
-        fields = {"content-security-policy": "default-src *", "x-frame-options": "ALLOWALL", "cache-control": "public"}
+        fields = {
+            "content-security-policy": "default-src *",
+            "x-frame-options": "ALLOWALL",
+            "cache-control": "public",
+        }
         return PlainTextResponse("weak", headers=fields)
 
     async def broken(request: Request) -> Response:
