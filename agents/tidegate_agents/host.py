@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidegate_agents.bundles import Identity
 from tidegate_agents.files import FileRefused, make_private_directory, read_bounded, write_atomic
@@ -35,6 +35,17 @@ _LAST_TIME = 253402300800.0  # the year 10000
 
 class HostError(Exception):
     """The host is not set up as it should be; the message is one line and says how to mend it."""
+
+
+class Rings(NamedTuple):
+    """A gateway's event rings, of one producer each."""
+
+    events: Path
+    """The forwarder's: packets, and how flows begin."""
+    flows: Path
+    """The recorder's: how flows go on and end."""
+    host: Path
+    """The supervisor's: what happens to the gateway itself."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +98,9 @@ class Places:
         return self.run / "status.json"
 
     @property
-    def rings(self) -> tuple[Path, Path]:
-        """A gateway's event rings: its forwarder's, and its supervisor's."""
-        return self.run / "events.ring", self.run / "flows.ring"
+    def rings(self) -> Rings:
+        """A gateway's event rings."""
+        return Rings(self.run / "events.ring", self.run / "flows.ring", self.run / "host.ring")
 
     @property
     def flusher_status(self) -> Path:

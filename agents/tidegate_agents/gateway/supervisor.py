@@ -33,6 +33,7 @@ from tidegate_agents.gateway.drift import Drifts, Kernel
 from tidegate_agents.gateway.exporter import Exporter
 from tidegate_agents.gateway.flowrecorder import FlowRecorder, is_wanted
 from tidegate_agents.gateway.flushing import FlusherKeeper
+from tidegate_agents.gateway.hostnews import HostNews
 from tidegate_agents.gateway.processes import (
     Backoff,
     Forwarder,
@@ -70,6 +71,7 @@ class Supervisor:
         self._forwarding, self._accounting = network.Forwarding(), Accounting()
         self._flusher = FlusherKeeper(places, self._inbox.identity.host, self._fixed["flusher_uid"])
         self._flows = FlowRecorder(places)
+        self._news = HostNews(places, self._inbox.events)
         self._exporter = Exporter(places, self._device.name, self._fixed["tun"])
         self._forwarder: Forwarder | Survivor | None = None
         self._backoff = Backoff()
@@ -136,6 +138,8 @@ class Supervisor:
         with suppress(OSError, FileRefused):  # it cannot be written down: the next turn judges again
             if self._judge():
                 self._step(waker)
+        # Last: whatever happened in this turn, and whatever is in trouble.
+        self._news.keep((self._applied or applied).settings)
 
     def _step(self, waker: Waker) -> None:
         try:
@@ -224,7 +228,7 @@ class Supervisor:
         undo.callback(self._device.down)
         self._forwarder = self._adopt(before)
         if self._forwarder is None:
-            for path in self._places.rings:
+            for path in (self._places.rings.events, self._places.rings.flows):
                 ring.forget_if_resized(path, self._fixed["ring_records"])
         traces.sweep(before, self._fixed, host.public_key(self._places))
         self._forwarding.look(before.get("forwarding", ()))
@@ -475,7 +479,7 @@ class Supervisor:
 
     def _log(self, desired: Desired) -> Log | None:
         """Return where a forwarder's events go; None where there is no room for a ring, which holds up nothing else."""
-        path, _ = self._places.rings
+        path = self._places.rings.events
         try:
             problem = ring.open_or_replace(path, desired.settings["ring_records"])
         except OSError as error:
@@ -548,6 +552,7 @@ class Supervisor:
     def _keep_events(self, waker: Waker) -> None:
         assert self._applied is not None
         self._flows.keep(self._applied.settings)
+        self._news.keep(self._applied.settings)
         self._flusher.keep(self._applied.settings, waker)
 
     # What it says -------------------------------------------------------------------------------------------
@@ -582,7 +587,7 @@ class Supervisor:
             **self._inbox.status(),
             "trouble": self._trouble,
             "drift": dict(self._drifts.standing),
-            "log_problem": self._ring_problem or self._flusher.problem,
+            "log_problem": self._ring_problem or self._news.problem or self._flusher.problem,
             "release": self._applied.release,
             "policy": self._applied.bundle.policy.document is not None,
             "peers": self._peers(),
