@@ -29,8 +29,8 @@ from tidegate_schema.hostevent import Entry
 
 log = logging.getLogger("tidegate.gateway")
 
-RECORDS = 512
-"""In the ring: half a megabyte, and of one event of one name 20 come at once at most."""
+RECORDS = 2048
+"""In the ring, which takes 2 MiB; of no more than `spsc.BATCH_MOST` an onlooker could see nothing that was sent."""
 FORMAT = 1
 _NOTE_MAX_BYTES = 4096
 _WAITING_MOST = 1024

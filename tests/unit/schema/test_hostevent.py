@@ -172,7 +172,7 @@ BAD: dict[str, bytes] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_record_that_cannot_be_is_refused(name: str) -> None:
     assert hostevent.unpack(with_text(GOOD)).told == {"event": "rolled-back"}
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\S"):
         hostevent.unpack(BAD[name])
 
 

@@ -11,7 +11,7 @@ from tidegate_agents.doctor.facts import Facts
 from tidegate_agents.doctor.finding import Finding, fail, ok, warn
 
 _RING_RECORD_BYTES = 144
-_HOST_RING_BYTES = 512 << 10
+_HOST_RING_BYTES = 2 << 20
 _LITTLE_BYTES, _LITTLE_INODES = 64 << 20, 1000
 _SOON_SECONDS = 3 * 86400.0
 
