@@ -87,8 +87,9 @@ def test_a_ring_that_cannot_be_made_is_named_and_holds_nothing_up(
 
 def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
     one: Any = object.__new__(supervisor.Supervisor)
-    one._applied, one._trouble = SimpleNamespace(enforce=True), None
+    one._applied, one._trouble = SimpleNamespace(enforce=True, settings={}), None
     done: list[str] = []
+    one._news = SimpleNamespace(keep=lambda _settings: done.append("news"))
 
     def fails(*_: object) -> None:
         raise OSError("nft")
@@ -98,7 +99,7 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
     one._inbox = SimpleNamespace(remember_time=lambda: done.append("remember_time"))
     one._mend_kernel, one._judge = fails, lambda: False
     one._turn(None)
-    assert done == ["_stay_live", "_end_in_time", "_write_status"]
+    assert done == ["_stay_live", "_end_in_time", "_write_status", "news"]  # what happened is told in trouble, too
     assert one._trouble == "nft"
     one._mend_kernel = one._stay_live = lambda *_: None
     done.clear()
@@ -110,6 +111,7 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
         "_keep_events",
         "remember_time",
         "_write_status",
+        "news",
     ]
 
 
@@ -150,7 +152,8 @@ def test_flows_are_recorded_before_a_forwarder_tells_of_the_first_one(
     one._applied = SimpleNamespace(bundle=GatewayBundle(), judgement=lambda: "before")
     one._device = SimpleNamespace(room_for=lambda _peers: None, name="tidegate0")
     one._flows = SimpleNamespace(keep=lambda _settings: done.append("recorder"))
-    one._flusher = SimpleNamespace(keep=lambda _settings, _waker: None)
+    one._news = SimpleNamespace(keep=lambda _settings: done.append("news"))
+    one._flusher = SimpleNamespace(keep=lambda _settings, _waker: done.append("flusher"))
     one._new_generation = lambda _desired, _waker: done.append("forwarder")
     monkeypatch.setattr(supervisor.wireguard, "remove_peers", lambda *_: None)
     monkeypatch.setattr(supervisor.wireguard, "set_peers", lambda *_: None)
@@ -160,12 +163,14 @@ def test_flows_are_recorded_before_a_forwarder_tells_of_the_first_one(
         enforce=False, bundle=GatewayBundle(), settings=settings, judgement=lambda: "after"
     )
     one._apply(desired, SimpleNamespace())
-    assert done == [*(["recorder"] if wanted else []), "forwarder", "recorder"]
+    # A flusher that finds all rings need not be started again for one of them.
+    assert done == [*(["recorder"] if wanted else []), "forwarder", "recorder", "news", "flusher"]
 
 
 def test_a_state_directory_that_others_may_write_is_trouble_of_the_host_and_ends_nothing() -> None:
     one: Any = object.__new__(supervisor.Supervisor)
-    one._applied, one._trouble = SimpleNamespace(enforce=False), None
+    one._applied, one._trouble = SimpleNamespace(enforce=False, settings={}), None
+    one._news = SimpleNamespace(keep=lambda _settings: None)
 
     def fails(*_: object) -> None:
         raise FileRefused("/var/lib/tidegate: must be a directory of this user that nobody else may write")
