@@ -60,7 +60,7 @@ class HostEvents:
     """Takes in what happens. One per agent; the counts are of this run."""
 
     def __init__(self, places: Places, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._file = journal(places)
+        self._places, self._file = places, journal(places)
         self._monotonic = monotonic
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
         self.number = max((one.number for one in _last_entries(places)), default=0)
@@ -96,6 +96,12 @@ class HostEvents:
     def number_after(self, number: int) -> None:
         """Have later entries numbered above this, as where a power cut took the journal's last lines away."""
         self.number = max(self.number, number)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """Return what the journals hold, oldest first; nothing where they cannot be read."""
+        with contextlib.suppress(OSError, FileRefused):
+            return list(read(self._places))
+        return []
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Return the counts by event and name."""
