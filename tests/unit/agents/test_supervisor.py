@@ -99,7 +99,12 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
     one._inbox = SimpleNamespace(remember_time=lambda: done.append("remember_time"))
     one._mend_kernel, one._judge = fails, lambda: False
     one._turn(None)
-    assert done == ["_stay_live", "_end_in_time", "_write_status", "news"]  # what happened is told in trouble, too
+    assert done == [
+        "_stay_live",
+        "_end_in_time",
+        "_write_status",
+        "news",
+    ]  # what happened is told in trouble, too
     assert one._trouble == "nft"
     one._mend_kernel = one._stay_live = lambda *_: None
     done.clear()
