@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tidegate_agents.files import FileRefused
-from tidegate_agents.gateway import drift, supervisor
+from tidegate_agents.gateway import drift, revoking, supervisor
 from tidegate_agents.gateway.desired import GatewayBundle
 from tidegate_agents.host import Places
 from tidegate_agents.settings import defaults
@@ -36,26 +36,29 @@ class Flows:
 
 
 def test_a_cut_that_fails_stays_due_and_is_tried_again_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    flows: Any = Flows()
+    revoker = revoking.Revoker(flows)
     one: Any = object.__new__(supervisor.Supervisor)
-    one._inbox = SimpleNamespace(now=lambda: NOW)
-    one._next_change, one._look_again, one._trouble = FAR_FUTURE, FAR_FUTURE, None
-    one._owners, one._owners_unknown, one._generation, one._flows = {}, False, 3, Flows()
+    one._inbox, one._trouble, one._revoker = SimpleNamespace(now=lambda: NOW), None, revoker
     desired: Any = SimpleNamespace(enforce=True, bundle=GatewayBundle())
 
     def fails(_allowed: object, _cutting: object) -> int:
         raise OSError("conntrack")
 
-    monkeypatch.setattr(supervisor.conntrack, "revoke", fails)
+    monkeypatch.setattr(revoking.conntrack, "revoke", fails)
     with pytest.raises(OSError, match="conntrack"):
-        one._revoke(desired)
-    assert one._next_change <= NOW
-    assert one._flows.judged_by == []  # what has not been cut is not judged
+        revoker.judge(desired, 3, NOW)
+    assert revoker.is_due(NOW)
+    assert flows.judged_by == []  # what has not been cut is not judged
     assert one._patience() == 0
     one._trouble = "conntrack"
     assert one._patience() == POLL_SECONDS
-    monkeypatch.setattr(supervisor.conntrack, "revoke", lambda _allowed, _cutting: 0)
-    one._revoke(desired)
-    assert one._next_change == FAR_FUTURE
+    monkeypatch.setattr(revoking.conntrack, "revoke", lambda _allowed, _cutting: 0)
+    revoker.judge(desired, 3, NOW)
+    assert not revoker.is_due(NOW)
+    assert revoker.is_due(NOW + 1)  # once more: a packet may have passed behind the first look
+    assert not revoker.is_due(NOW + 2)
+    assert revoker.seconds_left(NOW) == FAR_FUTURE - NOW
 
 
 def test_a_ring_that_cannot_be_made_is_named_and_holds_nothing_up(
@@ -123,27 +126,30 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
 def test_whose_address_changed_hands_is_known_also_when_it_did_in_observe_or_while_no_agent_ran(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one: Any = object.__new__(supervisor.Supervisor)
-    one._inbox = SimpleNamespace(now=lambda: NOW)
-    one._next_change, one._owners, one._owners_unknown = FAR_FUTURE, {}, False
-    one._generation, one._flows = 3, Flows()
-    monkeypatch.setattr(supervisor.conntrack, "revoke", lambda _allowed, _cutting: 0)
+    flows: Any = Flows()
+    one = revoking.Revoker(flows)
+    monkeypatch.setattr(revoking.conntrack, "revoke", lambda _allowed, _cutting: 0)
 
     def state(enforce: bool, **clients: str) -> Any:
         addresses = {name.encode(): client for name, client in clients.items()}
         return SimpleNamespace(enforce=enforce, bundle=GatewayBundle(clients=addresses))
 
-    one._revoke(state(True, a="alice", b="bob"))
-    assert one._moved(state(True, a="alice", b="bob", c="carol")) == set()
-    assert one._moved(state(True, a="bob", b="bob")) == {b"a"}
-    one._revoke(state(False, a="bob", b="bob"))
-    one._revoke(state(False, a="bob", b="bob", c="carol"))
-    assert [judgement[5] for judgement in one._flows.judged_by] == [set(), {b"a"}, {b"a"}]
-    assert one._moved(state(True, a="bob", b="bob", c="carol")) == {b"a"}
-    one._revoke(state(True, a="bob", b="bob", c="carol"))
-    assert one._moved(state(True, a="bob", b="bob", c="carol")) == set()
-    one._owners_unknown = True
-    assert one._moved(state(True, a="bob", b="bob")) == {b"a", b"b"}
+    def judge(desired: Any) -> None:
+        one.judge(desired, 3, NOW)
+
+    judge(state(True, a="alice", b="bob"))
+    assert one.moved(state(True, a="alice", b="bob", c="carol")) == set()
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a"}
+    judge(state(False, a="bob", b="bob"))
+    judge(state(False, a="bob", b="bob", c="carol"))
+    assert [judgement[5] for judgement in flows.judged_by] == [set(), {b"a"}, {b"a"}]
+    assert one.moved(state(True, a="bob", b="bob", c="carol")) == {b"a"}
+    judge(state(True, a="bob", b="bob", c="carol"))
+    assert one.moved(state(True, a="bob", b="bob", c="carol")) == set()
+    one.remember({b"a": "alice"})
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a"}
+    one.remember(None)
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a", b"b"}
 
 
 @pytest.mark.parametrize("wanted", [True, False])
