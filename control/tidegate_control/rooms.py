@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from tidegate_control import api, intake
 from tidegate_control.access import privatefiles
 from tidegate_control.access.privatefiles import StateError
 from tidegate_control.app import Room
@@ -13,8 +14,9 @@ from tidegate_control.intake.store import EventStore, StoreError, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.retention import Retention
 from tidegate_control.settings import Settings
+from tidegate_control.ui import routes as ui
 
-ROOMS: tuple[Room, ...] = ()
+ROOMS: tuple[Room, ...] = (intake.routes, api.routes, ui.routes)
 """In the order in which they are asked: the pages last, for theirs are the paths of any shape."""
 _PASSWORD_MAX_BYTES = 1024
 
