@@ -1,15 +1,45 @@
-"""Errors as HTTP tells them: RFC 9457 problem details, one line a person can act on, never a traceback."""
+"""Errors as HTTP tells them: RFC 9457 problem details, one line a person can act on, never a traceback.
+
+    Problem            raised by a room                          its own status
+    InventoryError     raised by the inventory service           404, 409, 412, 422, 503 (`of_inventory`)
+    HTTPException      raised by the router                      404, 405 (`of_http`)
+    anything else      a mistake of ours                         500 with an ID that the server's log has (`of_crash`)
+
+What a client sent is quoted as `show` quotes it, so a page, a terminal or a log that prints a problem is safe.
+"""
 
 from __future__ import annotations
 
+import http
 import json
-from collections.abc import Mapping
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tidegate_compiler.codes import CODES
+from tidegate_compiler.diagnostics import Diagnostic, show_path
+from tidegate_compiler.edit.remove import Loss
+from tidegate_compiler.formats.sarif import texts
+from tidegate_control.inventory import errors
+from tidegate_control.inventory.errors import InventoryError
+
 MEDIA_TYPE = "application/problem+json"
+TYPES = "https://tidegate.example/problems/"
+"""Where the types of problems are named, as the schemas are below /schema/: identifiers, not addresses."""
+_LOG = logging.getLogger(__name__)
+_OF_INVENTORY: tuple[tuple[type[InventoryError], int, str, str], ...] = (
+    (errors.NotFound, 404, "not-found", "No such thing"),
+    (errors.Exists, 409, "exists", "The name is taken"),
+    (errors.Stale, 412, "stale", "The inventory has changed"),
+    (errors.Invalid, 422, "invalid", "The inventory would have errors"),
+    (errors.Refused, 409, "refused", "Cannot be done like this"),
+    (errors.Unavailable, 503, "unavailable", "The repository does not answer"),
+)
 
 
 class Problem(Exception):  # noqa: N818 - the RFC's word
@@ -18,14 +48,15 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
     def __init__(
         self,
         status: int,
-        title: str,
+        title: str = "",
         detail: str = "",
         *,
-        type: str = "about:blank",  # noqa: A002 - the RFC's member
+        type: str = "about:blank",
         extra: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """`extra` are further members of the document, `headers` further fields of the answer."""
+        title = title or http.HTTPStatus(status).phrase
         super().__init__(detail or title)
         self.status, self.title, self.detail, self.type = status, title, detail, type
         self.extra = dict(extra or {})
@@ -37,8 +68,87 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         return {**self.extra, **{key: value for key, value in told.items() if value != ""}}
 
 
-async def answer(_request: Request, problem: Exception) -> Response:
-    """Answer with a problem: Starlette's exception handler for `Problem`."""
-    assert isinstance(problem, Problem)
+def named(status: int, name: str, title: str, detail: str, **extra: Any) -> Problem:
+    """Return a problem of a type of its own, for programs to tell from others of the same status."""
+    return Problem(status, title, detail, type=TYPES + name, extra=extra)
+
+
+def response(problem: Problem) -> Response:
+    """Return the answer that tells a problem. Nobody keeps it: the next try may go well."""
     body = json.dumps(problem.document(), allow_nan=False).encode()
-    return Response(body, problem.status, problem.headers, MEDIA_TYPE)
+    return Response(body, problem.status, {"Cache-Control": "no-store", **problem.headers}, MEDIA_TYPE)
+
+
+def of_inventory(error: InventoryError) -> Problem:
+    """Return the problem that stands for what the inventory service raised."""
+    for kind, status, name, title in _OF_INVENTORY:
+        if isinstance(error, kind):
+            break
+    else:
+        return of_crash(error)
+    extra: dict[str, Any] = {"diagnostics": diagnostics(error.diagnostics)}
+    if error.losses:
+        extra["losses"] = losses(error.losses)
+    headers = {"Retry-After": "5"} if status == 503 else {}
+    return Problem(status, title, str(error), type=TYPES + name, extra=extra, headers=headers)
+
+
+def of_http(error: HTTPException) -> Problem:
+    """Return the problem that stands for what the router, or a parser of Starlette's, raised."""
+    headers = {**(error.headers or {})}
+    phrase = http.HTTPStatus(error.status_code).phrase
+    if error.status_code == 404:
+        return Problem(404, detail="there is nothing at this address", headers=headers)
+    if error.status_code == 405:
+        allowed = f"; allowed: {headers['Allow']}" if "Allow" in headers else ""
+        return Problem(405, detail=f"not with this method{allowed}", headers=headers)
+    return Problem(error.status_code, detail="" if error.detail == phrase else error.detail, headers=headers)
+
+
+def of_crash(error: BaseException) -> Problem:
+    """Return a problem with an ID, and put the ID with the traceback into the server's log: nowhere else."""
+    ident = secrets.token_hex(8)
+    _LOG.error("request failed, id %s", ident, exc_info=error)
+    detail = f"a mistake of the server's; its log has more under the ID {ident}"
+    return Problem(500, detail=detail, type=TYPES + "mistake", extra={"id": ident})
+
+
+def of(error: Exception) -> Problem:
+    """Return the problem that stands for any exception."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InventoryError):
+        return of_inventory(error)
+    return of_http(error) if isinstance(error, HTTPException) else of_crash(error)
+
+
+async def answer(_request: Request, error: Exception) -> Response:
+    """Answer with a problem: Starlette's exception handler for each of HANDLERS."""
+    return response(of(error))
+
+
+HANDLERS = dict.fromkeys((Problem, InventoryError, HTTPException, Exception), answer)
+"""What an application is given as `exception_handlers`."""
+
+
+def losses(found: Iterable[Loss]) -> list[dict[str, Any]]:
+    """Return what a delete takes out beside the object; `widens`: access may be gained by it."""
+    return [{"where": str(one.where), "message": one.text, "widens": one.widens} for one in found]
+
+
+def diagnostics(found: Iterable[Diagnostic]) -> list[dict[str, Any]]:
+    """Return diagnostics as every answer has them, in the words of `validate --format json` and of their page."""
+    return [
+        {
+            "code": one.code,
+            "name": CODES[one.code].slug,
+            "severity": one.severity,
+            "where": str(one.where),
+            "file": show_path(one.where.file),
+            "line": one.where.line,
+            "column": one.where.column,
+            "message": one.message,
+            "hint": " ".join(texts()[one.code].split()),
+        }
+        for one in found
+    ]

@@ -14,6 +14,8 @@ from tidegate_compiler.diagnostics import Diagnostic, Where, show_path
 from tidegate_compiler.edit.editor import Editor, FlawedError, LayoutError
 from tidegate_compiler.yamltree import Flaw, Node, parse
 
+# Unreadable, a symbolic link, bad text, YAML syntax and features, a key that stands twice, too deep.
+_UNKNOWN = frozenset({"TG001", "TG002", "TG003", "TG005", "TG006", "TG007", "TG008"})
 _PLACE = re.compile(r":[0-9]+:[0-9]+")
 
 
@@ -70,6 +72,14 @@ def finished(file: str, edited: Editor) -> bytes | None:
     except LayoutError as error:
         raise EditError(f"{Where(file)}: {error}") from None
     return text.encode("utf-8") if text.strip() else None
+
+
+def unknown(checked: Checked) -> Diagnostic | None:
+    """Return the problem of a file of which nobody knows what it says, None when there is none.
+
+    It may hold the name or the address that an addition takes, and references that a removal has to name and take out.
+    """
+    return next((problem for problem in checked.diagnostics if problem.code in _UNKNOWN), None)
 
 
 def new_errors(before: Checked, after: Checked) -> list[Diagnostic]:

@@ -11,28 +11,25 @@ from tidegate_compiler import files, pipeline, progress, report
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import Diagnostic, Where, show_path
 from tidegate_compiler.edit import store
-from tidegate_compiler.edit.change import Change, EditError, diff, new_errors
+from tidegate_compiler.edit.change import Change, EditError, diff, new_errors, unknown
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import Failure
 
 OK, PROBLEMS = 0, 1
-# Unreadable, a symbolic link, bad text, YAML syntax and features, a key that stands twice, too deep.
-_UNKNOWN = frozenset({"TG001", "TG002", "TG003", "TG005", "TG006", "TG007", "TG008"})
 
 
 def read(root: Path) -> tuple[dict[str, bytes], list[Diagnostic], Checked]:
     """Return an inventory's files, what could not be read of it, and what `check` says of it.
 
-    Failure in one line when there is a file of which nobody knows what it says: it may hold the name or the address
-    that an addition takes, and references that a removal has to name and take out.
+    Failure in one line when there is a file of which nobody knows what it says.
     """
     content, unreadable = files.read(root)
     with progress.shown():
         checked = pipeline.validate_files(content, unreadable)
-    for problem in checked.diagnostics:
-        if problem.code in _UNKNOWN:
-            at = f"{show_path(os.path.normpath(root))}/{problem.where}"
-            raise Failure(f"{at}: {problem.message}; mend the file first, nothing is edited without it")
+    problem = unknown(checked)
+    if problem is not None:
+        at = f"{show_path(os.path.normpath(root))}/{problem.where}"
+        raise Failure(f"{at}: {problem.message}; mend the file first, nothing is edited without it")
     return content, unreadable, checked
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from tidegate_compiler.diagnostics import Diagnostic, Where, did_you_mean, show
 from tidegate_compiler.files import FILE_MAX_BYTES, INVENTORY_INSIDE, KINDS, OVERLAY_FILE
@@ -26,26 +26,38 @@ class RevisionError(Exception):
     """There is no such revision or path, or no repository; one line."""
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A file or directory in a listing: its git mode, object ID, size in bytes, and path from the listing's top."""
+
     mode: str
     sha: str
     size: int
     path: str
 
 
+Ask: TypeAlias = Callable[..., bytes]
+"""Runs a git command as `git` below does."""
+
+
 def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
     """Return (path in the repository, files by path relative to it, problems) of REV or REV:path."""
-    rev, path = _split(name)
+    rev, path = split(name)
     if not rev or rev.startswith("-") or "\0" in name or ".." in path.split("/"):
         raise RevisionError("neither a directory nor a git revision; write REV or REV:path")
     commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
     tree = _resolve(f"{commit}:{path}", _lacks(rev, path)) if path else commit
     if git("cat-file", "-t", tree).strip() != b"tree":
         raise RevisionError(f"{show(path)} is no directory in that revision")
-    entries = sorted(_listing(tree), key=lambda entry: entry.path)
-    wanted: list[_Entry] = []
+    wanted, problems = judged(tree)
+    return path or ".", contents(wanted), problems
+
+
+def judged(tree: str, ask: Ask | None = None) -> tuple[list[Entry], list[Diagnostic]]:
+    """Return the files of a tree that an inventory consists of, in order of path, and what is wrong with others."""
+    entries = sorted(_listing(tree, ask or git), key=lambda entry: entry.path)
+    wanted: list[Entry] = []
     problems = [problem for entry in entries for problem in _judge(entry, entries, wanted)]
-    return path or ".", _contents(wanted), problems
+    return wanted, problems
 
 
 def _lacks(rev: str, path: str) -> str:
@@ -53,7 +65,7 @@ def _lacks(rev: str, path: str) -> str:
     return f"the revision has no {show(path)}; write REV:path, or {top} if its top is the inventory"
 
 
-def _split(name: str) -> tuple[str, str]:
+def split(name: str) -> tuple[str, str]:
     """Return (revision, path from the top of the repository, "" for the top itself).
 
     A revision may hold colons inside braces, as in main@{2026-01-01 12:00} or HEAD^{/fix: it}: as git does, the path
@@ -98,15 +110,15 @@ def git(*args: str, given: bytes = b"") -> bytes:
     return done.stdout
 
 
-def _listing(tree: str) -> Iterable[_Entry]:
-    for line in git("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", tree).split(b"\0"):
+def _listing(tree: str, ask: Ask) -> Iterable[Entry]:
+    for line in ask("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", tree).split(b"\0"):
         if line:
             head, _, path = line.partition(b"\t")
             mode, _, sha, size = head.split()
-            yield _Entry(mode.decode(), sha.decode(), int(size) if size != b"-" else 0, os.fsdecode(path))
+            yield Entry(mode.decode(), sha.decode(), int(size) if size != b"-" else 0, os.fsdecode(path))
 
 
-def _judge(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable[Diagnostic]:
+def _judge(entry: Entry, entries: list[Entry], wanted: list[Entry]) -> Iterable[Diagnostic]:
     """Yield what is wrong with an entry of the listing, and note it in `wanted` when it is to be read."""
     parts = entry.path.split("/")
     name = parts[-1]
@@ -126,7 +138,7 @@ def _judge(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterab
         yield _unexpected(entry.path, "only *.yaml is read; rename it")
 
 
-def _top(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable[Diagnostic]:
+def _top(entry: Entry, entries: list[Entry], wanted: list[Entry]) -> Iterable[Diagnostic]:
     name = entry.path
     if name in KINDS:
         if entry.mode == _LINK:
@@ -148,7 +160,7 @@ def _top(entry: _Entry, entries: list[_Entry], wanted: list[_Entry]) -> Iterable
             yield _unexpected(name, f"no kind is called {show(name)}{hint or '; kinds: ' + ', '.join(KINDS)}")
 
 
-def _file(entry: _Entry, wanted: list[_Entry]) -> Iterable[Diagnostic]:
+def _file(entry: Entry, wanted: list[Entry]) -> Iterable[Diagnostic]:
     if entry.mode == _LINK:
         yield _symlink(entry.path)
     elif not entry.mode.startswith(_FILE):
@@ -160,8 +172,9 @@ def _file(entry: _Entry, wanted: list[_Entry]) -> Iterable[Diagnostic]:
         wanted.append(entry)
 
 
-def _contents(wanted: list[_Entry]) -> dict[str, bytes]:
-    answer = git("cat-file", "--batch", given="".join(f"{entry.sha}\n" for entry in wanted).encode())
+def contents(wanted: Sequence[Entry], ask: Ask | None = None) -> dict[str, bytes]:
+    """Return the bytes of these files by path."""
+    answer = (ask or git)("cat-file", "--batch", given="".join(f"{entry.sha}\n" for entry in wanted).encode())
     found: dict[str, bytes] = {}
     position = 0
     for entry in wanted:

@@ -1,0 +1,85 @@
+"""From a request to an answer: may the caller, is it well formed, has it the answer already; then the handler.
+
+require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer, or a problem
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tidegate_control import problems
+from tidegate_control.access.guard import require
+from tidegate_control.api import bodies, parameters, paths, preconditions
+from tidegate_control.api.made import Made
+from tidegate_control.api.operation import Answer, Call, Operation
+from tidegate_control.inventory.errors import InventoryError
+from tidegate_control.problems import Problem
+from tidegate_schema import jsonfile
+
+if TYPE_CHECKING:
+    from tidegate_control.app import Services
+
+
+def route(services: Services, made: Made, operations: Sequence[Operation]) -> Route:
+    """Return the route of the operations on one path."""
+    methods = {operation.method: operation for operation in operations}
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await _answered(services, made, methods, request)
+        except InventoryError as error:
+            raise problems.of_inventory(error) from None
+
+    # Every method comes here, so that one that is not allowed is told all that are.
+    found = Route(operations[0].path, endpoint)
+    found.methods = None
+    return found
+
+
+async def _answered(
+    services: Services, made: Made, methods: dict[str, Operation], request: Request
+) -> Response:
+    operation = methods.get("GET" if request.method == "HEAD" else request.method)
+    if operation is None:
+        allowed = sorted({*methods, *({"HEAD"} if "GET" in methods else ())})
+        detail = f"not with this method; allowed: {', '.join(allowed)}"
+        raise Problem(405, detail=detail, headers={"Allow": ", ".join(allowed)})
+    caller = require(request, operation.scope)
+    paths.check(request.path_params)
+    query = parameters.read(operation.parameters, request.query_params.multi_items())
+    if operation.body is None:
+        await bodies.refuse(request)
+        body = None
+    else:
+        body = await bodies.read(request, operation.body.media_type)
+    call = Call(services, made, caller, request.path_params, query, request.headers, body)
+    return _response(await run_in_threadpool(_run, operation, call))
+
+
+def _run(operation: Operation, call: Call) -> Answer:
+    if operation.is_conditional and "at" not in call.query and "if-none-match" in call.headers:
+        head = call.services.inventory.head()
+        if preconditions.is_known(call.headers["if-none-match"], head):
+            return Answer(None, 304, head)
+    return operation.handler(call)
+
+
+def _response(answer: Answer) -> Response:
+    headers = dict(answer.headers)
+    if answer.commit is not None:
+        headers["ETag"] = preconditions.etag(answer.commit)
+    if answer.status == 304:
+        return Response(None, 304, headers)
+    if answer.pieces is not None:
+        return StreamingResponse(answer.pieces, answer.status, headers, answer.media_type)
+    return Response(_bytes(answer.body), answer.status, headers, answer.media_type)
+
+
+def _bytes(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else jsonfile.canonical(body)

@@ -1,0 +1,206 @@
+"""The repository and the branch that hold the inventory, as the inventory service needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from tidegate_compiler.diagnostics import Diagnostic
+from tidegate_compiler.plan import revision
+from tidegate_control.git import refs, trees
+from tidegate_control.git.objects import Objects
+from tidegate_control.git.process import GitError, run
+
+COMMITTER = ("tidegate control", "tidegate-control@localhost")
+_RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
+
+
+class Logged(NamedTuple):
+    """A commit as `git log` tells it; `files` from the repository's top."""
+
+    commit: str
+    name: str
+    email: str
+    when: int
+    subject: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """An inventory as a commit has it: bytes by path, git's ID of each, and what may not be read."""
+
+    files: Mapping[str, bytes]
+    blobs: Mapping[str, str]
+    problems: tuple[Diagnostic, ...] = field(default=())
+
+
+class Repository:
+    """One branch of one repository. May be used by several threads. GitError in one line, from all of it."""
+
+    def __init__(
+        self, path: Path | str, *, branch: str = "main", inventory: str = revision.DEFAULT_PATH
+    ) -> None:
+        """Open it; GitError when it is none, or when its branch is checked out."""
+        self.directory = _directory(Path(path))
+        self.branch = branch
+        self.ref = f"refs/heads/{branch}"
+        self.inventory = _inside(inventory)
+        if not branch or branch.startswith("-"):
+            raise GitError("no name for a branch")
+        run(self.directory, "check-ref-format", self.ref)
+        self._all = [f":(top,literal){self.inventory}"] if self.inventory else []
+        self.objects = Objects(self.directory)
+        self._not_checked_out()
+
+    def head(self) -> str:
+        """Return the ID of the branch's tip."""
+        found = self.objects.find(self.ref)
+        if found is None:
+            raise GitError(f"there is no branch {self.branch}; push a first commit to it")
+        return found
+
+    def commit_of(self, name: str) -> str | None:
+        """Return the ID of the commit that a full or short ID names; None when there is none in this repository."""
+        if not 4 <= len(name) <= 64 or set(name) - set("0123456789abcdef"):
+            return None
+        return self.objects.find(f"{name}^{{commit}}")
+
+    def content(self, commit: str, like: Content | None = None) -> Content:
+        """Read a commit's inventory; what `like` has with the same ID is not read again."""
+        top = f"{commit}:{self.inventory}" if self.inventory else f"{commit}^{{tree}}"
+        tree = self.objects.get(top)
+        if tree is None or tree.kind != "tree":
+            raise GitError(f"the branch has no directory {self.inventory or '/'}; commit an inventory there")
+        wanted, problems = revision.judged(tree.sha, self.ask)
+        known = {like.blobs[path]: data for path, data in like.files.items()} if like else {}
+        unknown = [entry for entry in wanted if entry.sha not in known]
+        read = revision.contents(unknown, self.ask) if unknown else {}
+        files = {entry.path: known[entry.sha] if entry.sha in known else read[entry.path] for entry in wanted}
+        return Content(files, {entry.path: entry.sha for entry in wanted}, tuple(problems))
+
+    def tree_of(self, commit: str) -> str:
+        """Return the ID of the inventory's tree in a commit: two commits with the same one have the same inventory."""
+        return self.objects.find(f"{commit}:{self.inventory}") or ""
+
+    def commit(
+        self,
+        parent: str,
+        files: Mapping[str, bytes | None],
+        author: tuple[str, str],
+        message: str,
+    ) -> str:
+        """Make a commit of the inventory's files on a parent; no ref moves. TreeError."""
+        prefix = f"{self.inventory}/" if self.inventory else ""
+        root = self.objects.find(f"{parent}^{{tree}}")
+        if root is None:
+            raise GitError("git does not have the tree of the branch's tip")
+        tree = trees.changed(
+            self.directory, self.objects, root, {f"{prefix}{path}": data for path, data in files.items()}
+        )
+        who = {
+            "GIT_AUTHOR_NAME": author[0],
+            "GIT_AUTHOR_EMAIL": author[1],
+            "GIT_COMMITTER_NAME": COMMITTER[0],
+            "GIT_COMMITTER_EMAIL": COMMITTER[1],
+        }
+        made = run(self.directory, "commit-tree", tree, "-p", parent, given=message.encode(), more=who)
+        return made.decode().strip()
+
+    def advance(self, old: str, new: str) -> bool:
+        """Move the branch from one commit to another; False when it is not at the first."""
+        return refs.advance(self.directory, self.objects, self.ref, new, old, "tidegate control")
+
+    def parent(self, commit: str) -> str | None:
+        """Return a commit's first parent, None for one without."""
+        return self.objects.find(f"{commit}^1^{{commit}}")
+
+    def log(
+        self, *, start: str, limit: int, paths: tuple[str, ...] = (), everywhere: bool = False
+    ) -> list[Logged]:
+        """Return commits from `start` on backwards that touch the inventory, these paths of it, or anything."""
+        prefix = f"{self.inventory}/" if self.inventory else ""
+        within = [f":(top,literal){prefix}{path}" for path in paths] or self._all
+        if everywhere:
+            within = []
+        out = run(
+            self.directory,
+            "log",
+            f"--max-count={limit}",
+            f"--format={_RECORD}%x00%H%x00%an%x00%ae%x00%at%x00%s%x00",
+            "--name-only",
+            "--no-renames",
+            "-z",
+            "--first-parent",
+            "--diff-merges=first-parent",
+            start,
+            "--",
+            *within,
+        )
+        return list(_logged(out.decode("utf-8", "replace")))
+
+    def diff(self, commit: str, limit: int) -> str:
+        """Return what a commit changed in the inventory as a unified diff, at most `limit` bytes of it."""
+        out = run(
+            self.directory,
+            "diff-tree",
+            "-p",
+            "--root",
+            "--no-commit-id",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-renames",
+            "-m",
+            "--first-parent",
+            commit,
+            "--",
+            *self._all,
+            limit=limit,
+        )
+        return out.decode("utf-8", "backslashreplace")
+
+    def ask(self, *words: str, given: bytes = b"") -> bytes:
+        """Run a git command, as `revision` does; its RevisionError when it fails."""
+        return run(self.directory, *words, given=given)
+
+    def close(self) -> None:
+        """End git's reader."""
+        self.objects.close()
+
+    def _not_checked_out(self) -> None:
+        """Refuse what receive.denyCurrentBranch does: a working tree would be left behind its own branch."""
+        listed = run(self.directory, "worktree", "list", "--porcelain").decode("utf-8", "replace")
+        for block in listed.split("\n\n"):
+            if f"branch {self.ref}" in block.splitlines():
+                raise GitError(
+                    f"the branch {self.branch} is checked out; give the server a bare repository of its own "
+                    f"(git clone --bare), or check out another branch there"
+                )
+
+
+def _directory(path: Path) -> Path:
+    """Return the git directory of a bare repository or a working tree."""
+    inner = path / ".git"
+    found = inner if inner.is_dir() else path
+    if not (found / "objects").is_dir() or not (found / "HEAD").is_file():
+        raise GitError(f"{path}: no git repository; make one with git init --bare")
+    return found.absolute()
+
+
+def _inside(path: str) -> str:
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or path.startswith("/") or "\0" in path or ":" in path:
+        raise GitError("the inventory's path is one inside the repository")
+    return "/".join(parts)
+
+
+def _logged(text: str) -> Iterator[Logged]:
+    tokens = text.split("\0")
+    starts = [i for i, token in enumerate(tokens) if token.lstrip("\n") == _RECORD]
+    for start, end in pairwise([*starts, len(tokens)]):
+        commit, name, email, when, subject = tokens[start + 1 : start + 6]
+        files = tuple(token.lstrip("\n") for token in tokens[start + 6 : end] if token.lstrip("\n"))
+        yield Logged(commit, name, email, int(when), subject, files)

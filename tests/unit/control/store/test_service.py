@@ -1,0 +1,141 @@
+"""The inventory service on real repositories: what it reads, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlkit import ALICE, KEYS, bare, git, service
+from tidegate_control.inventory.errors import Exists, Invalid, NotFound, Refused, Stale
+from tidegate_control.inventory.service import Inventory
+
+CLIENT = {"public_key": KEYS[0], "addresses": ["10.64.0.99/32"], "gateways": ["fra1"]}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return bare(tmp_path)
+
+
+@pytest.fixture
+def inventory(repository: Path) -> Inventory:
+    return service(repository)
+
+
+def test_objects_are_read_as_they_are_written(inventory: Inventory) -> None:
+    snapshot = inventory.snapshot()
+    alice = snapshot.objects("client")["alice-laptop"]
+    assert alice.fields["addresses"][0] == "10.64.0.11/32"
+    assert alice.client_id is not None
+    assert snapshot.files[alice.file].decode().splitlines()[alice.line - 1].startswith("alice-laptop:")
+    assert snapshot.objects("overlay")["overlay"].fields["fleet"] == "example"
+    for kind in ("client", "gateway", "group", "resource", "policy", "test"):
+        objects = snapshot.objects(kind)
+        assert list(objects) == sorted(objects)
+        assert len(objects) > 0
+        assert all(objects[name].name == name for name in objects)
+
+
+def test_a_write_is_one_commit_by_its_author(inventory: Inventory, repository: Path) -> None:
+    before = inventory.head()
+    outcome = inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/zoe.yaml")
+    assert outcome.commit == inventory.head() == git(repository, "rev-parse", "main")
+    assert git(repository, "rev-parse", "main^") == before
+    assert git(repository, "log", "-1", "--format=%an|%ae|%cn|%s", "main") == (
+        "Alice Admin|alice@example.net|tidegate control|client zoe-laptop: add"
+    )
+    assert git(repository, "diff", "--name-only", before, "main") == "inventory/clients/zoe.yaml"
+    assert outcome.snapshot.objects("client")["zoe-laptop"].fields == CLIENT
+    assert service(repository).snapshot().files == outcome.snapshot.files
+
+
+def test_update_and_delete(inventory: Inventory) -> None:
+    fields = dict(inventory.snapshot().objects("client")["alice-laptop"].fields)
+    fields["addresses"] = ["10.64.0.77/32", *fields["addresses"][1:]]
+    changed = inventory.update("client", "alice-laptop", fields, author=ALICE)
+    assert changed.snapshot.objects("client")["alice-laptop"].fields == fields
+    gone = inventory.delete("test", next(iter(changed.snapshot.objects("test"))), author=ALICE)
+    assert len(gone.snapshot.objects("test")) == len(changed.snapshot.objects("test")) - 1
+
+
+def test_a_dry_run_has_a_plan_and_changes_nothing(inventory: Inventory) -> None:
+    before = inventory.head()
+    outcome = inventory.delete(
+        "policy", next(iter(inventory.snapshot().objects("policy"))), author=ALICE, dry_run=True
+    )
+    assert outcome.commit is None
+    assert outcome.revision == before == inventory.head()
+    assert outcome.plan is not None
+    assert outcome.plan.objects
+
+
+def test_refusals(inventory: Inventory) -> None:
+    head = inventory.head()
+    with pytest.raises(Exists):
+        inventory.create("client", "alice-laptop", CLIENT, author=ALICE)
+    with pytest.raises(NotFound):
+        inventory.update("client", "nobody", CLIENT, author=ALICE)
+    with pytest.raises(NotFound):
+        inventory.snapshot("0" * 40)
+    with pytest.raises(Invalid) as invalid:
+        inventory.create("client", "zoe-laptop", {**CLIENT, "gateways": ["nowhere"]}, author=ALICE)
+    assert [d.code for d in invalid.value.diagnostics] == ["TG030"]
+    with pytest.raises(Refused) as refused:
+        inventory.delete("gateway", "fra1", author=ALICE)
+    assert refused.value.losses
+    assert inventory.head() == head
+
+
+def test_a_stale_revision_is_refused(inventory: Inventory) -> None:
+    seen = inventory.head()
+    inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, expected=seen, file="clients/zoe.yaml")
+    with pytest.raises(Stale):
+        inventory.delete("client", "zoe-laptop", author=ALICE, expected=seen)
+
+
+def test_revert_takes_back_one_commit_and_keeps_what_came_later(inventory: Inventory) -> None:
+    before = inventory.snapshot()
+    first = inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/operations.yaml")
+    second = inventory.create(
+        "resource",
+        "lab",
+        {"addresses": ["10.20.9.0/28"], "ports": ["tcp/22"]},
+        author=ALICE,
+        file="resources/lab.yaml",
+    )
+    assert first.commit is not None
+    outcome = inventory.revert(first.commit, author=ALICE)
+    assert outcome.commit == inventory.head()
+    assert "zoe-laptop" not in outcome.snapshot.objects("client")
+    assert dict(outcome.snapshot.files) == {
+        **before.files,
+        "resources/lab.yaml": second.snapshot.files["resources/lab.yaml"],
+    }
+    newest = inventory.history(limit=1)[0]
+    assert newest.subject == f"Revert {first.commit[:12]}: client zoe-laptop: add"
+    with pytest.raises(Refused, match="nothing is left"):
+        inventory.revert(first.commit, author=ALICE)
+    with pytest.raises(Refused, match="first commit"):
+        inventory.revert(before.commit, author=ALICE)
+
+
+def test_history_and_diff(inventory: Inventory) -> None:
+    begin = inventory.head()
+    outcome = inventory.create(
+        "client", "zoe-laptop", CLIENT, author=ALICE, file="clients/zoe.yaml", message="Why:\nnew"
+    )
+    newest, oldest = inventory.history()
+    assert (newest.commit, newest.name, newest.email, newest.files) == (
+        outcome.commit,
+        "Alice Admin",
+        "alice@example.net",
+        ("clients/zoe.yaml",),
+    )
+    assert oldest.commit == begin
+    assert inventory.history(before=newest.commit) == [oldest]
+    assert inventory.history(before=begin) == []
+    assert outcome.commit is not None
+    lines = inventory.diff(outcome.commit)
+    assert "+++ b/inventory/clients/zoe.yaml" in lines
+    assert any(line.startswith("+zoe-laptop:") for line in lines)
