@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +15,11 @@ from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
 from tidegate_control.git.objects import Objects
 from tidegate_control.git.process import GitError, run
+from tidegate_control.git.remote import SECONDS, BehindError, Remote
 
 COMMITTER = ("tidegate control", "tidegate-control@localhost")
+_REASON = "tidegate control"
+_DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
 
@@ -42,9 +47,20 @@ class Repository:
     """One branch of one repository. May be used by several threads. GitError in one line, from all of it."""
 
     def __init__(
-        self, path: Path | str, *, branch: str = "main", inventory: str = revision.DEFAULT_PATH
+        self,
+        path: Path | str,
+        *,
+        branch: str = "main",
+        inventory: str = revision.DEFAULT_PATH,
+        remote: str | None = None,
+        review: bool = False,
+        remote_seconds: float = SECONDS,
     ) -> None:
-        """Open it; GitError when it is none, or when its branch is checked out."""
+        """Open it; GitError when it is none, or when its branch is checked out.
+
+        With a `remote` (a name or URL of git's) its branch is the truth, see `git.remote`. With `review` every change
+        is a branch of its own, at the remote if there is one, and `branch` is left to those who merge.
+        """
         self.directory = _directory(Path(path))
         self.branch = branch
         self.ref = f"refs/heads/{branch}"
@@ -54,6 +70,8 @@ class Repository:
         run(self.directory, "check-ref-format", self.ref)
         self._all = [f":(top,literal){self.inventory}"] if self.inventory else []
         self.objects = Objects(self.directory)
+        self.remote = Remote(self.directory, remote, remote_seconds) if remote is not None else None
+        self.review = review
         self._not_checked_out()
 
     def head(self) -> str:
@@ -111,8 +129,54 @@ class Repository:
         return made.decode().strip()
 
     def advance(self, old: str, new: str) -> bool:
-        """Move the branch from one commit to another; False when it is not at the first."""
-        return refs.advance(self.directory, self.objects, self.ref, new, old, "tidegate control")
+        """Move the branch from one commit to another, at the remote first; False when it is not at the first."""
+        if self.remote is not None:
+            try:
+                self.remote.push(new, self.ref, old)
+            except BehindError:
+                self.follow()
+                return False
+        moved = refs.advance(self.directory, self.objects, self.ref, new, old, _REASON)
+        if not moved and self.remote is not None and not self._has(new, self.head()):
+            raise GitError(
+                f"the remote has the change, but {self.branch} was moved here as well; {_DIVERGED}"
+            )
+        return moved or self.remote is not None
+
+    def propose(self, commit: str, user: str) -> str:
+        """Make a branch for one change, at the remote if there is one; return its name."""
+        slug = re.sub("[^a-z0-9]+", "-", user.lower()).strip("-")[:30].rstrip("-") or "unknown"
+        branch = f"tidegate/{slug}/{commit[:10]}"
+        ref = f"refs/heads/{branch}"
+        if self.remote is not None:
+            try:
+                self.remote.push(commit, ref, None)
+            except BehindError:
+                raise GitError(f"the remote has a branch {branch} already; try again") from None
+        elif not refs.advance(self.directory, self.objects, ref, commit, refs.absent(commit), _REASON):
+            raise GitError(f"there is a branch {branch} already; try again")
+        return branch
+
+    def follow(self) -> None:
+        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged."""
+        if self.remote is None:
+            return
+        theirs, ours = self.remote.fetched(self.ref), self.head()
+        if theirs is None:
+            raise GitError(f"the remote has no branch {self.branch}; push it there first")
+        if theirs == ours:
+            return
+        if self._has(ours, theirs):
+            refs.advance(self.directory, self.objects, self.ref, theirs, ours, _REASON)
+        elif self._has(theirs, ours):
+            with suppress(BehindError):  # it has moved again; whoever comes next follows
+                self.remote.push(ours, self.ref, theirs)
+        else:
+            raise GitError(f"{self.branch} here and at the remote have diverged; {_DIVERGED}")
+
+    def _has(self, commit: str, tip: str) -> bool:
+        """Tell whether a commit is a tip's own or before it."""
+        return not run(self.directory, "rev-list", "--max-count=1", commit, f"^{tip}", "--").strip()
 
     def parent(self, commit: str) -> str | None:
         """Return a commit's first parent, None for one without."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
@@ -52,6 +52,11 @@ class Inventory:
         """Return the commit ID of the branch's tip: the inventory's revision."""
         with _git():
             return self._repository.head()
+
+    def refresh(self) -> None:
+        """Follow the remote, if there is one: to be called now and then, so that what others merge there is seen."""
+        with _git(), self._writing:
+            self._repository.follow()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
         """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
@@ -183,6 +188,8 @@ class Inventory:
     ) -> Outcome:
         with _git(), self._turn(dry_run):
             deadline = time.monotonic() + _BUSY_SECONDS
+            if self._repository.review and not dry_run:
+                self._repository.follow()
             while True:
                 base = self._at(self._repository.head())
                 self._meets(expected, base)
@@ -195,13 +202,26 @@ class Inventory:
                     return self._rehearsed(base, after, made)
                 if not _changes(made.change):
                     return Outcome(None, base.commit, None, base, made.name_in(base), losses=made.losses)
-                text = commit_message(made.subject, message)
-                commit = self._repository.commit(base.commit, made.change.files, person(author), text)
-                if self._repository.advance(base.commit, commit):
-                    done = self._keep(after.at(commit))
-                    return Outcome(commit, commit, None, done, made.name_in(done), losses=made.losses)
+                done = self._published(base, after, made, author, message)
+                if done is not None:
+                    return done
                 if time.monotonic() > deadline:
                     raise Unavailable("too many others write at once; nothing is written, try again")
+
+    def _published(
+        self, base: Snapshot, after: Snapshot, made: Edit, author: Author, message: str | None
+    ) -> Outcome | None:
+        """Commit an edit and move the branch there, or make one for it; None when the branch was moved meanwhile."""
+        text = commit_message(made.subject, message)
+        commit = self._repository.commit(base.commit, made.change.files, person(author), text)
+        done = after.at(commit)
+        name, losses = made.name_in(done), made.losses
+        if self._repository.review:
+            branch = self._repository.propose(commit, author.name)
+            return Outcome(commit, base.commit, None, done, name, losses=losses, branch=branch)
+        if not self._repository.advance(base.commit, commit):
+            return None
+        return Outcome(commit, commit, None, self._keep(done), name, losses=losses)
 
     def _rehearsed(self, base: Snapshot, after: Snapshot, made: Edit) -> Outcome:
         """Return what a write would do."""
@@ -249,9 +269,18 @@ class Inventory:
                 del self._snapshots[next(iter(self._snapshots))]
         return known
 
-    def _turn(self, dry_run: bool) -> AbstractContextManager[object]:
+    @contextmanager
+    def _turn(self, dry_run: bool) -> Iterator[None]:
         """Let one thread write at a time: what others would make meanwhile they would have to make anew."""
-        return nullcontext() if dry_run else self._writing
+        if dry_run:
+            yield
+            return
+        if not self._writing.acquire(timeout=_BUSY_SECONDS):
+            raise Unavailable("too many others write at once; nothing is written, try again")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
 
 @contextmanager
