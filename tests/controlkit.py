@@ -54,7 +54,7 @@ def example() -> dict[str, str]:
 
 
 def bare(place: Path, files: Mapping[str, str] | None = None, *, inside: str = "inventory") -> Path:
-    """Return a new bare repository, `place`/fleet.git, whose branch main holds an inventory: the example if none is given.
+    """Return a new bare repository, `place`/fleet.git, whose branch main holds an inventory, by default the example.
 
     Beside it is `place`/seed, the working tree that it came from.
     """

@@ -16,12 +16,12 @@ from tidegate_control.git.process import GitError, run
 
 STALE_SECONDS = 120
 """A ref's lock that is so old is nobody's: git holds it while it writes one line."""
-_WAIT_SECONDS = 10
+WAIT_SECONDS = 10
 
 
 def advance(directory: Path, objects: Objects, ref: str, new: str, old: str, why: str) -> bool:
     """Move a ref from `old` to `new`; False when it is not at `old`. GitError when it cannot be moved at all."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             run(directory, "update-ref", "--no-deref", "-m", why, ref, new, old)

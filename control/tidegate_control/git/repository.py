@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
 from tidegate_control.git.objects import Objects
+from tidegate_control.git.pack import Pack
 from tidegate_control.git.process import GitError, run
 from tidegate_control.git.remote import SECONDS, BehindError, Remote
 
@@ -36,7 +38,7 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True)
 class Content:
-    """An inventory as a commit has it: bytes by path, git's ID of each, and what may not be read."""
+    """An inventory as a commit has it: bytes by path, git's ID of those read from git, what may not be read."""
 
     files: Mapping[str, bytes]
     blobs: Mapping[str, str]
@@ -94,7 +96,7 @@ class Repository:
         if tree is None or tree.kind != "tree":
             raise GitError(f"the branch has no directory {self.inventory or '/'}; commit an inventory there")
         wanted, problems = revision.judged(tree.sha, self.ask)
-        known = {like.blobs[path]: data for path, data in like.files.items()} if like else {}
+        known = {blob: like.files[path] for path, blob in like.blobs.items()} if like else {}
         unknown = [entry for entry in wanted if entry.sha not in known]
         read = revision.contents(unknown, self.ask) if unknown else {}
         files = {entry.path: known[entry.sha] if entry.sha in known else read[entry.path] for entry in wanted}
@@ -111,22 +113,24 @@ class Repository:
         author: tuple[str, str],
         message: str,
     ) -> str:
-        """Make a commit of the inventory's files on a parent; no ref moves. TreeError."""
+        """Make a commit of the inventory's files on a parent; no ref moves. TreeError.
+
+        `author` is name and email, without line breaks and `<>`; git refuses the commit otherwise.
+        """
         prefix = f"{self.inventory}/" if self.inventory else ""
         root = self.objects.find(f"{parent}^{{tree}}")
         if root is None:
             raise GitError("git does not have the tree of the branch's tip")
+        pack = Pack(parent)
         tree = trees.changed(
-            self.directory, self.objects, root, {f"{prefix}{path}": data for path, data in files.items()}
+            pack, self.objects, root, {f"{prefix}{path}": data for path, data in files.items()}
         )
-        who = {
-            "GIT_AUTHOR_NAME": author[0],
-            "GIT_AUTHOR_EMAIL": author[1],
-            "GIT_COMMITTER_NAME": COMMITTER[0],
-            "GIT_COMMITTER_EMAIL": COMMITTER[1],
-        }
-        made = run(self.directory, "commit-tree", tree, "-p", parent, given=message.encode(), more=who)
-        return made.decode().strip()
+        people = [("author", author), ("committer", COMMITTER)]
+        lines = [f"tree {tree}", f"parent {parent}"]
+        lines += [f"{role} {name} <{email}> {int(time.time())} +0000" for role, (name, email) in people]
+        commit = pack.add("commit", "\n".join([*lines, "", message]).encode())
+        pack.write(self.directory)
+        return commit
 
     def advance(self, old: str, new: str) -> bool:
         """Move the branch from one commit to another, at the remote first; False when it is not at the first."""

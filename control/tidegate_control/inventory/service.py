@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
@@ -30,6 +30,7 @@ from tidegate_control.inventory.message import person
 from tidegate_control.inventory.model import Author, Entry, Outcome
 from tidegate_control.inventory.revert import reverted
 from tidegate_control.inventory.snapshot import Snapshot
+from tidegate_control.inventory.turn import Turns
 
 HISTORY_MAX = 500
 DIFF_MAX_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Inventory:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._turns = Turns()
         self._snapshots: dict[str, Snapshot] = {}
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ class Inventory:
 
     def refresh(self) -> None:
         """Follow the remote, if there is one: to be called now and then, so that what others merge there is seen."""
-        with _git(), self._writing:
+        with _git(), self._turns.taken(_BUSY_SECONDS):
             self._repository.follow()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
@@ -186,7 +187,7 @@ class Inventory:
         dry_run: bool,
         message: str | None,
     ) -> Outcome:
-        with _git(), self._turn(dry_run):
+        with _git(), nullcontext() if dry_run else self._turns.taken(_BUSY_SECONDS):
             deadline = time.monotonic() + _BUSY_SECONDS
             if self._repository.review and not dry_run:
                 self._repository.follow()
@@ -268,19 +269,6 @@ class Inventory:
             while len(self._snapshots) > _KEPT:
                 del self._snapshots[next(iter(self._snapshots))]
         return known
-
-    @contextmanager
-    def _turn(self, dry_run: bool) -> Iterator[None]:
-        """Let one thread write at a time: what others would make meanwhile they would have to make anew."""
-        if dry_run:
-            yield
-            return
-        if not self._writing.acquire(timeout=_BUSY_SECONDS):
-            raise Unavailable("too many others write at once; nothing is written, try again")
-        try:
-            yield
-        finally:
-            self._writing.release()
 
 
 @contextmanager
