@@ -64,8 +64,14 @@ def _replay(options: Options, scratch: Path) -> list[Row]:
     policies.write_text("".join(line for number, line in enumerate(lines) if number % 10))
     count, fewer = options.flows, max(options.flows // 10, 1)
     paths = {number: scratch / f"state-{number}" for number in (count, fewer)}
-    for number, path in paths.items():
-        fill(world, path, number)
+    for (
+        number,
+        path,
+    ) in paths.items():  # each in a process of its own: a child's peak memory begins with its parent's
+        run(
+            "-c",
+            f"from bench import learn, traffic; learn.fill(traffic.world(), learn.Path({str(path)!r}), {number})",
+        )
     lined = scratch / "flows.ndjson"
     written = min(fewer, 200_000)
     with lined.open("w") as file:
