@@ -64,6 +64,7 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
         "revision": visit.snapshot.commit,
         "ask_cascade": False,
         "refusal": "",
+        "diff": (),
         "losses": (),
         "problems": (),
     }
