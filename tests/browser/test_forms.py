@@ -46,7 +46,9 @@ def test_logging_in_and_out(site: Site, open_tab: Open, scripts: bool) -> None:
 
 
 @SCRIPTS
-def test_an_edit_shows_who_gains_and_loses_before_it_is_saved(own: Site, open_tab: Open, scripts: bool) -> None:
+def test_an_edit_shows_who_gains_and_loses_before_it_is_saved(
+    own: Site, open_tab: Open, scripts: bool
+) -> None:
     tab = open_tab(own, scripts=scripts)
     before = own.inventory.head()
     tab.goto("/policies/eng-reads-prod-db")
@@ -84,10 +86,29 @@ def test_going_back_from_the_plan_keeps_what_was_written(own: Site, open_tab: Op
 
 
 NEW = {
-    "clients": {"name": "zoe", "public_key": KEYS[0], "addresses": "10.64.9.9/32\nfd64::99/128", "gateways": "fra1"},
-    "gateways": {"name": "tyo1", "public_key": KEYS[1], "endpoint": "203.0.113.30:51820", "networks": "10.40.0.0/16"},
-    "groups": {"name": "auditors", "members": "alice-laptop\nbob-laptop", "expires": "bob-laptop: 2031-01-31"},
-    "resources": {"name": "wiki", "addresses": "10.20.0.90/32", "ports": "tcp/443\nicmp", "file": "resources/wiki.yaml"},
+    "clients": {
+        "name": "zoe",
+        "public_key": KEYS[0],
+        "addresses": "10.64.9.9/32\nfd64::99/128",
+        "gateways": "fra1",
+    },
+    "gateways": {
+        "name": "tyo1",
+        "public_key": KEYS[1],
+        "endpoint": "203.0.113.30:51820",
+        "networks": "10.40.0.0/16",
+    },
+    "groups": {
+        "name": "auditors",
+        "members": "alice-laptop\nbob-laptop",
+        "expires": "bob-laptop: 2031-01-31",
+    },
+    "resources": {
+        "name": "wiki",
+        "addresses": "10.20.0.90/32",
+        "ports": "tcp/443\nicmp",
+        "file": "resources/wiki.yaml",
+    },
     "policies": {
         "name": "wiki-for-all",
         "from": "all-clients",
@@ -97,9 +118,15 @@ NEW = {
         "not_before": "2030-01-01",
         "expires": "2031-01-01T06:00Z",
     },
-    "tests": {"from": "client:alice-laptop", "to": "10.20.0.80", "port": "tcp/8080", "expect": "allow", "at": "2030-06-01"},
+    "tests": {
+        "from": "client:alice-laptop",
+        "to": "10.20.0.80",
+        "port": "tcp/8080",
+        "expect": "allow",
+        "at": "2030-06-01",
+        "file": "tests/engineering.yaml",
+    },
 }
-
 
 
 def fill(tab: Tab, values: dict[str, str]) -> None:
@@ -203,7 +230,11 @@ def test_a_host_is_enrolled_by_its_public_key(own: Site, open_tab: Open, scripts
     assert "client zoe-laptop" in main(tab)
     commit(tab)
     fields = own.inventory.snapshot().objects("client")["zoe-laptop"].fields
-    assert fields == {"public_key": KEYS[0], "addresses": ["10.64.0.2/32", "fd64::2/128"], "gateways": ["fra1"]}
+    assert fields == {
+        "public_key": KEYS[0],
+        "addresses": ["10.64.0.2/32", "fd64::2/128"],
+        "gateways": ["fra1"],
+    }
 
 
 @SCRIPTS

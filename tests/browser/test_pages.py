@@ -13,7 +13,6 @@ from playwright.sync_api import Page as Tab
 
 from browser.site import Site
 from tidegate_control.access.caller import EDITOR, READER
-from tidegate_control.ui.kinds import kinds
 from tidegate_control.ui.routes import PAGES
 
 Open = Callable[..., Tab]
@@ -69,7 +68,9 @@ def test_every_page_is_sound_in_light_on_a_desk_and_in_dark_on_a_phone(
     site: Site, open_tab: Open, scheme: str, forms: bool
 ) -> None:
     tab = open_tab(site, scheme=scheme, width=1280 if scheme == "light" else 390)
-    more = [] if forms else ["/access?view=picture", "/flows?verdict=deny", "/clients/nobody", "/flows?port=x"]
+    more = (
+        [] if forms else ["/access?view=picture", "/flows?verdict=deny", "/clients/nobody", "/flows?port=x"]
+    )
     found = []
     for path in [*paths(site, forms=forms), *more]:
         tab.goto(path)
@@ -159,7 +160,13 @@ def test_the_overview_shows_hosts_accounts_and_changes(site: Site, open_tab: Ope
 def test_a_list_is_filtered_sorted_and_found_by_client_id(site: Site, open_tab: Open) -> None:
     tab = open_tab(site)
     tab.goto("/clients?q=nyc1")
-    assert tab.locator("tbody th").all_inner_texts() == ["carol-laptop", "ci-runner", "dave-laptop", "erin-desktop", "monitor"]
+    assert tab.locator("tbody th").all_inner_texts() == [
+        "carol-laptop",
+        "ci-runner",
+        "dave-laptop",
+        "erin-desktop",
+        "monitor",
+    ]
     tab.click("thead >> text=Name")
     assert tab.locator("th[aria-sort=descending]").count() == 1
     assert tab.locator("tbody th").first.inner_text() == "monitor"
@@ -186,7 +193,10 @@ def test_the_matrix_says_who_reaches_what(site: Site, open_tab: Open) -> None:
     tab.goto("/access?client=nobody")
     assert "there is no nobody" in tab.locator("[role=alert]").inner_text()
     tab.goto("/access?view=picture")
-    assert tab.locator(".picture svg title").first.text_content() == "Who reaches what in example, whatever the time"
+    assert (
+        tab.locator(".picture svg title").first.text_content()
+        == "Who reaches what in example, whatever the time"
+    )
 
 
 def test_flows_are_filtered_charted_and_told_as_a_table(site: Site, open_tab: Open) -> None:
