@@ -15,6 +15,8 @@ import zstandard
 
 ENCODINGS = ("identity", "gzip", "zstd")
 PIECE_BYTES = 1 << 18
+_ZSTD_BYTES = 128
+"""Bytes fed at once: four may stand for 128 KiB (RFC 8878, section 3.1.1.2.3), so 4 MiB at most come of it."""
 TOGETHER_BYTES = 256 << 20
 _WINDOW_BYTES = 8 << 20  # RFC 8878, section 3.1.1.1.2: what every decoder supports, and no sender should pass
 _GZIP = 31  # zlib: gzip alone, the largest window
@@ -104,15 +106,26 @@ def _gunzip(body: bytes, limit: int, take: Callable[[int], None]) -> bytes:
 
 
 def _unzstd(body: bytes, limit: int, take: Callable[[int], None]) -> bytes:
+    made = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES).decompressobj()
+    whole, view = bytearray(), memoryview(body)
     try:
-        size = zstandard.frame_content_size(body)
-        if size > limit:
+        if zstandard.frame_content_size(body) > limit:
             raise _too_long(limit)
-        take(limit if size < 0 else size)
-        made = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-        return made.decompress(body, max_output_size=limit, allow_extra_data=False)
+        for at in range(0, len(body), _ZSTD_BYTES):
+            if made.eof:
+                break
+            piece = made.decompress(view[at : at + _ZSTD_BYTES])
+            take(len(piece))
+            whole += piece
+            if len(whole) > limit:
+                raise _too_long(limit)
     except zstandard.ZstdError as error:
-        raise Refused(400, f"not one whole zstd frame of {limit} bytes at most: {error}") from None
+        raise Refused(400, f"not zstd: {error}") from None
+    if not made.eof:
+        raise Refused(400, "not whole zstd: it ends too early")
+    if made.unused_data or at + _ZSTD_BYTES < len(body):
+        raise Refused(400, "something follows what is zstd")
+    return bytes(whole)
 
 
 def _too_long(limit: int) -> Refused:

@@ -29,7 +29,14 @@ LINES_MOST = 100_000
 TOLD_MOST = 20
 """Refused lines that an answer names."""
 COUNT_MOST = (1 << 63) - 1
-GENERATION_MOST = (1 << 32) - 1
+TRAFFIC_MOST = (1 << 53) - 1
+"""Packets or bytes of one event: what a sum of some has room for, and no wire brings between two events."""
+_MOST = {
+    "tidegate.generation": (1 << 32) - 1,
+    **dict.fromkeys(
+        ("source.packets", "source.bytes", "destination.packets", "destination.bytes"), TRAFFIC_MOST
+    ),
+}
 _TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 _TIMES = ("@timestamp", "event.start", "event.end")
 _ADDRESSES = ("source.address", "destination.address")
@@ -64,6 +71,7 @@ class Reading:
 # The quick way ------------------------------------------------------------------------------------------------
 
 _COUNT = "(?:[1-8][0-9]{0,18}|9[0-9]{0,17}|0)"
+_TRAFFIC = "(?:[1-9][0-9]{0,14}|0)"
 _PORT = "(?:[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]|[1-9][0-9]{0,3}|0)"
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _SECOND = "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -93,9 +101,9 @@ _LINE = re.compile(
     rf'(?:,"tidegate\.tcp\.flags":{_BYTE})?(?:,"rule\.name":"{NAME_PATTERN}")?'
     rf'(?:,"tidegate\.end":"{_words("tidegate.end")}")?(?:,"destination\.address":"({_ADDRESS})")?'
     rf'(?:,"source\.port":{_PORT})?(?:,"destination\.port":{_PORT})?'
-    rf'(?:,"destination\.packets":{_COUNT})?(?:,"destination\.bytes":{_COUNT})?'
+    rf'(?:,"destination\.packets":{_TRAFFIC})?(?:,"destination\.bytes":{_TRAFFIC})?'
     rf'(?:,"event\.start":"({_SECOND}){_FRACTION}")?(?(close)(?:,"event\.end":"\1")?)'
-    rf',"source\.packets":{_COUNT},"source\.bytes":{_COUNT}}}\n'.encode("ascii"),
+    rf',"source\.packets":{_TRAFFIC},"source\.bytes":{_TRAFFIC}}}\n'.encode("ascii"),
     re.MULTILINE,
 )
 """One line with its end, members in the order in which gateways write them; linear: no part can match in two ways."""
@@ -205,6 +213,8 @@ def wrong(event: Any, *, is_told: bool = True) -> str | None:
 
     To find the reason takes a hundred times as long as to see that there is one, so it can be left out.
     """
+    if not isinstance(event, dict):
+        return "no JSON object"
     if not _is_quickly_valid(event):
         if not is_told:
             return "no event"
@@ -220,7 +230,7 @@ def wrong(event: Any, *, is_told: bool = True) -> str | None:
         if member in event and not _is_address(event[member]):
             return f"{member}: no address in canonical form"
     for member, value in event.items():
-        most = GENERATION_MOST if member == "tidegate.generation" else COUNT_MOST
+        most = _MOST.get(member, COUNT_MOST)
         if isinstance(value, int) and value > most:
             return f"{member}: more than {most}"
     transport = event.get("network.transport")
@@ -232,10 +242,9 @@ def wrong(event: Any, *, is_told: bool = True) -> str | None:
     return None
 
 
-def _is_quickly_valid(event: Any) -> bool:
-    if not isinstance(event, dict) or any(isinstance(value, float) for value in event.values()):
-        return False
-    return validation.is_valid("event", event)
+def _is_quickly_valid(event: Mapping[str, Any]) -> bool:
+    # The quick validator takes 1.0 for an integer; no member of an event may be one.
+    return not any(isinstance(value, float) for value in event.values()) and validation.is_valid("event", event)
 
 
 def _parsed(line: bytes) -> Any:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
@@ -207,7 +206,7 @@ class Inventory:
                 text = commit_message(made.subject, message)
                 commit = self._repository.commit(base.commit, made.change.files, person(author), text)
                 if self._repository.advance(base.commit, commit):
-                    done = self._keep(replace(after, commit=commit))
+                    done = self._keep(after.at(commit))
                     return Outcome(commit, commit, None, done, made.name_in(done), losses=made.losses)
                 if time.monotonic() > deadline:
                     raise Unavailable("too many others write at once; nothing is written, try again")
