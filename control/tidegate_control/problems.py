@@ -1,7 +1,9 @@
 """Errors as HTTP tells them: RFC 9457 problem details, one line a person can act on, never a traceback.
 
-    Problem            raised anywhere below the routes
-    InventoryError     raised by the inventory service: `of_inventory` says which problem that is
+    Problem            raised by a room                          its own status
+    InventoryError     raised by the inventory service           404, 409, 412, 422, 503 (`of_inventory`)
+    HTTPException      raised by the router                      404, 405 (`of_http`)
+    anything else      a mistake of ours                         500 with an ID that the server's log has (`of_crash`)
 
 What a client sent is quoted as `show` quotes it, so a page, a terminal or a log that prints a problem is safe.
 """
@@ -10,9 +12,12 @@ from __future__ import annotations
 
 import http
 import json
+import logging
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,13 +31,14 @@ from tidegate_control.inventory.errors import InventoryError
 MEDIA_TYPE = "application/problem+json"
 TYPES = "https://tidegate.example/problems/"
 """Where the types of problems are named, as the schemas are below /schema/: identifiers, not addresses."""
+_LOG = logging.getLogger(__name__)
 _OF_INVENTORY: tuple[tuple[type[InventoryError], int, str, str], ...] = (
     (errors.NotFound, 404, "not-found", "No such thing"),
     (errors.Exists, 409, "exists", "The name is taken"),
     (errors.Stale, 412, "stale", "The inventory has changed"),
     (errors.Invalid, 422, "invalid", "The inventory would have errors"),
     (errors.Refused, 409, "refused", "Cannot be done like this"),
-    (InventoryError, 503, "unavailable", "The repository does not answer"),
+    (errors.Unavailable, 503, "unavailable", "The repository does not answer"),
 )
 
 
@@ -67,9 +73,19 @@ def named(status: int, name: str, title: str, detail: str, **extra: Any) -> Prob
     return Problem(status, title, detail, type=TYPES + name, extra=extra)
 
 
+def response(problem: Problem) -> Response:
+    """Return the answer that tells a problem. Nobody keeps it: the next try may go well."""
+    body = json.dumps(problem.document(), allow_nan=False).encode()
+    return Response(body, problem.status, {"Cache-Control": "no-store", **problem.headers}, MEDIA_TYPE)
+
+
 def of_inventory(error: InventoryError) -> Problem:
     """Return the problem that stands for what the inventory service raised."""
-    _, status, name, title = next(one for one in _OF_INVENTORY if isinstance(error, one[0]))
+    for kind, status, name, title in _OF_INVENTORY:
+        if isinstance(error, kind):
+            break
+    else:
+        return of_crash(error)
     extra: dict[str, Any] = {"diagnostics": diagnostics(error.diagnostics)}
     if error.losses:
         extra["losses"] = losses(error.losses)
@@ -77,11 +93,42 @@ def of_inventory(error: InventoryError) -> Problem:
     return Problem(status, title, str(error), type=TYPES + name, extra=extra, headers=headers)
 
 
-async def answer(_request: Request, problem: Exception) -> Response:
-    """Answer with a problem: Starlette's exception handler for `Problem`. Nobody keeps it: the next try may go well."""
-    assert isinstance(problem, Problem)
-    body = json.dumps(problem.document(), allow_nan=False).encode()
-    return Response(body, problem.status, {"Cache-Control": "no-store", **problem.headers}, MEDIA_TYPE)
+def of_http(error: HTTPException) -> Problem:
+    """Return the problem that stands for what the router, or a parser of Starlette's, raised."""
+    headers = {**(error.headers or {})}
+    phrase = http.HTTPStatus(error.status_code).phrase
+    if error.status_code == 404:
+        return Problem(404, detail="there is nothing at this address", headers=headers)
+    if error.status_code == 405:
+        allowed = f"; allowed: {headers['Allow']}" if "Allow" in headers else ""
+        return Problem(405, detail=f"not with this method{allowed}", headers=headers)
+    return Problem(error.status_code, detail="" if error.detail == phrase else error.detail, headers=headers)
+
+
+def of_crash(error: BaseException) -> Problem:
+    """Return a problem with an ID, and put the ID with the traceback into the server's log: nowhere else."""
+    ident = secrets.token_hex(8)
+    _LOG.error("request failed, id %s", ident, exc_info=error)
+    detail = f"a mistake of the server's; its log has more under the ID {ident}"
+    return Problem(500, detail=detail, type=TYPES + "mistake", extra={"id": ident})
+
+
+def of(error: Exception) -> Problem:
+    """Return the problem that stands for any exception."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, InventoryError):
+        return of_inventory(error)
+    return of_http(error) if isinstance(error, HTTPException) else of_crash(error)
+
+
+async def answer(_request: Request, error: Exception) -> Response:
+    """Answer with a problem: Starlette's exception handler for each of HANDLERS."""
+    return response(of(error))
+
+
+HANDLERS = dict.fromkeys((Problem, InventoryError, HTTPException, Exception), answer)
+"""What an application is given as `exception_handlers`."""
 
 
 def losses(found: Iterable[Loss]) -> list[dict[str, Any]]:

@@ -21,12 +21,16 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9 ._/:,;=+()~^\-]")
 _Table = tuple[str, tuple[str, ...], Sequence[tuple[str, ...]]]
 
 
-def markdown(document: dict[str, Any]) -> str:
-    """Return the comment, at most MAX_CHARS long; what did not fit is counted where it would have stood."""
+def markdown(document: dict[str, Any], notes: Iterable[str] = ()) -> str:
+    """Return the comment, at most MAX_CHARS long; what did not fit is counted where it would have stood.
+
+    `notes` are paragraphs under the totals, in Markdown. An entry of access that has a text under `recorded` shows it.
+    """
     old, new = (code(document[side]["name"]) for side in ("old", "new"))
     head = [MARKER, "### Tidegate plan", "", f"{old} → {new}: **{report.summary(document)}**"]
     for limit in document["limits"]:
         head += ["", f"**Limit {code(limit['name'])} exceeded:** {code(limit['message'])}"]
+    head += [line for note in notes for line in ("", note)]
     text = "\n".join(head) + "\n"
     tables = [table for table in _tables(document) if table[2]]
     left = MAX_CHARS - len(text) - _NOTE_CHARS
@@ -76,7 +80,9 @@ def _table(title: str, titles: Sequence[str], rows: Sequence[tuple[str, ...]], r
 def _tables(document: dict[str, Any]) -> Iterator[_Table]:
     for kind, why in (("gained", "granted by"), ("lost", "taken by")):
         rows = document["access"][kind]
-        yield f"Access {kind}", ("who", "to", "ports", "when", why, "for instance"), list(_access(kind, rows))
+        more = ("recorded traffic",) if any("recorded" in one for one in rows) else ()
+        titles = ("who", "to", "ports", "when", why, "for instance", *more)
+        yield f"Access {kind}", titles, list(_access(kind, rows))
     yield "Hosts that reload", ("host", "change", "why"), list(_bundles(document["bundles"]))
     objects = list(_objects(document["objects"] or ()))
     yield "Objects changed", ("object", "change", "where", "fields"), objects
@@ -91,6 +97,7 @@ def _access(kind: str, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ..
             code(report.when(one).removeprefix(", ") or "always"),
             code(report.cause(kind, one).removeprefix("granted by ").removeprefix("denied by ")),
             " ".join(code(report.witness_text(witness, "to")) for witness in one["witnesses"]),
+            *([code(one["recorded"])] if "recorded" in one else ()),
         )
 
 

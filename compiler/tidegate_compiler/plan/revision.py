@@ -41,7 +41,7 @@ Ask: TypeAlias = Callable[..., bytes]
 
 def read(name: str) -> tuple[str, dict[str, bytes], list[Diagnostic]]:
     """Return (path in the repository, files by path relative to it, problems) of REV or REV:path."""
-    rev, path = _split(name)
+    rev, path = split(name)
     if not rev or rev.startswith("-") or "\0" in name or ".." in path.split("/"):
         raise RevisionError("neither a directory nor a git revision; write REV or REV:path")
     commit = _resolve(f"{rev}^{{tree}}", "no such directory, and no such git revision")
@@ -65,7 +65,7 @@ def _lacks(rev: str, path: str) -> str:
     return f"the revision has no {show(path)}; write REV:path, or {top} if its top is the inventory"
 
 
-def _split(name: str) -> tuple[str, str]:
+def split(name: str) -> tuple[str, str]:
     """Return (revision, path from the top of the repository, "" for the top itself).
 
     A revision may hold colons inside braces, as in main@{2026-01-01 12:00} or HEAD^{/fix: it}: as git does, the path

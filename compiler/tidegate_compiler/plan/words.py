@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tidegate_compiler.model import ALL_CLIENTS
+from tidegate_compiler.model import ALL_CLIENTS, Inventory
 from tidegate_compiler.plan.access import Difference
 from tidegate_compiler.plan.regions import EVERY_PORT, EVERY_PROTOCOL, FOREVER, Interval
 from tidegate_compiler.plan.source import Side
@@ -66,7 +66,7 @@ class Words:
     def __init__(self, old: Side, new: Side) -> None:
         self._sides = (old, new)
         self._known = tuple(set(side.names.values()) for side in self._sides)
-        self._groups = (_Groups(old), _Groups(new))
+        self._groups = (Groups(old.inventory), Groups(new.inventory))
 
     def say(self, one: Difference) -> Access:
         """Return a difference in words: a gain in those of the new side, a loss in those of the old one."""
@@ -103,13 +103,13 @@ def _by_name(member: Member) -> tuple[str, str]:
     return member.name, member.client_id
 
 
-class _Groups:
+class Groups:
     """Finds the name of a set of clients that has one; of equal groups the first."""
 
-    def __init__(self, side: Side) -> None:
-        self._inventory = side.inventory
+    def __init__(self, inventory: Inventory | None) -> None:
+        self._inventory = inventory
         self._of_size: dict[int, list[str]] = {}
-        for name, (members, _, _) in side.inventory.group_rows.items() if side.inventory else ():
+        for name, (members, _, _) in inventory.group_rows.items() if inventory else ():
             self._of_size.setdefault(len(members), []).append(name)
 
     def name(self, clients: frozenset[str]) -> str | None:

@@ -25,6 +25,10 @@ from tidegate_control.ui.pages.objects import (
 )
 from tidegate_control.ui.visit import Visit, status_of
 
+_FILE_OPTION = "with --file"
+FILES = 12
+"""How many files of a kind the form names."""
+
 
 @dataclass(frozen=True)
 class Wrong:
@@ -155,14 +159,18 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
-    file = getattr(error, "file", None)
-    text = getattr(error, "text", None)
-    if file is None or text is None:
-        return Wrong(str(error), others=tuple(error.diagnostics), status=status_of(error)[0])
-    line = object_of(visit.snapshot, kind, name).line if name is not None and kind.word == "test" else 0
-    of = places.Of(kind.word, name or visit.form.get("name", "").strip(), line)
-    told = places.at_fields(error.diagnostics, file, text, of)
-    return Wrong("" if error.diagnostics else str(error), told.at, told.others, status_of(error)[0])
+    status = status_of(error)[0]
+    if _FILE_OPTION in str(error):  # the command line's word for the field
+        return Wrong(at={"file": (Line(str(error).replace(_FILE_OPTION, "one here")),)}, status=status)
+    if not isinstance(error, Invalid) or not error.diagnostics:
+        return Wrong(str(error), others=tuple(error.diagnostics), status=status)
+    if name is None:
+        of = places.Of(f"{kind.path}/", visit.form.get("name", "").strip())
+    else:
+        found = object_of(visit.snapshot, kind, name)
+        of = places.Of(found.file, name, found.line if kind.word == "test" else 0)
+    told = places.at_fields(error.diagnostics, error.files, of)
+    return Wrong("", told.at, told.others, status)
 
 
 def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
@@ -229,6 +237,7 @@ def _form(
         strangers=strangers,
         titles=titles(kind),
         name_hint=f"It is the {kind.singular}'s for good: {NAME_RULE}.",
+        files=[file for file in visit.snapshot.files if file.startswith(f"{kind.path}/")][:FILES],
         known=known_names(visit.snapshot, kind),
     )
 

@@ -46,7 +46,18 @@ def test_a_token_is_found_by_its_text_and_by_nothing_else(tokens: Tokens) -> Non
     assert found is not None
     assert (found.name, found.email, found.scopes) == ("alice", "alice@tidegate.invalid", (READER,))
     changed = text[:-1] + ("A" if text[-1] != "A" else "B")
-    for wrong in ("", changed, text + "\n", f" {text}", text[:-1], text.upper(), "tgc_", found.id, found.sha256, "é"):
+    for wrong in (
+        "",
+        changed,
+        text + "\n",
+        f" {text}",
+        text[:-1],
+        text.upper(),
+        "tgc_",
+        found.id,
+        found.sha256,
+        "é",
+    ):
         assert tokens.find(wrong) is None, wrong
 
 
@@ -85,7 +96,9 @@ def test_a_clock_that_was_set_back_revives_none_from_the_future(tokens: Tokens, 
 
 
 @pytest.mark.parametrize("by", ["name", "id"])
-def test_a_token_that_is_revoked_elsewhere_ends_at_once(tokens: Tokens, state: Path, clock: Clock, by: str) -> None:
+def test_a_token_that_is_revoked_elsewhere_ends_at_once(
+    tokens: Tokens, state: Path, clock: Clock, by: str
+) -> None:
     text = add(tokens)
     found = tokens.find(text)
     assert found is not None

@@ -1,0 +1,1 @@
+"""What recorded traffic says of a policy: what a candidate would break, and which policy people really need."""
