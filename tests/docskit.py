@@ -33,7 +33,11 @@ _REMOTE = (
 _SSH = "needs a host to log in to; tests/unit/publish/test_ssh.py publishes to a real sshd"
 _CURL = "needs curl, which nothing here installs; tests/netns/test_metrics.py asks the same without it"
 _NATS = "needs a nats-server: tests/unit/nats/test_page.py follows the page with one"
+_SERVER = "it stays in the foreground; tests/unit/control/door/test_serve.py starts it"
 NOT_RUN = {
+    "tidegate control serve --settings control.yaml": _SERVER,
+    "useradd --system --home-dir /var/lib/tidegate-control tidegate-control": _SYSTEMD,
+    "systemctl enable --now tidegate-control": _SYSTEMD,
     'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=NATS of example" '
     "-keyout ca.key -out ca.pem": _NATS,
     "for name in nats.example.net publisher.example alice-laptop.client.example; do \\\n"

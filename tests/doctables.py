@@ -1,4 +1,4 @@
-"""The tables of fields in docs/interface.md, made from the schemas, and those of docs/metrics.md.
+"""The tables of fields in docs/interface.md and docs/control.md, made from the schemas, and those of docs/metrics.md.
 
 `python tests/doctables.py` writes them anew, and everything else under docs/ that is generated.
 """
@@ -16,6 +16,7 @@ from tidegate_agents.gateway.metrics import FAMILIES as OF_A_GATEWAY
 from tidegate_schema import validation
 
 PAGE = ROOT / "docs" / "interface.md"
+CONTROL = ROOT / "docs" / "control.md"
 METRICS = ROOT / "docs" / "metrics.md"
 KINDS = (
     "release",
@@ -25,6 +26,7 @@ KINDS = (
     "event",
     "gateway-settings",
     "client-settings",
+    "control-settings",
     "identity",
     "plan",
     "access",
@@ -106,8 +108,9 @@ def written_metrics(kind: str) -> str:
 
 
 def written() -> dict[str, str]:
-    """Return the tables that the page has, by kind."""
-    return {match[2]: match[3] for match in _TABLE.finditer(PAGE.read_text("utf-8"))}
+    """Return the tables that the pages have, by kind."""
+    texts = (page.read_text("utf-8") for page in (PAGE, CONTROL))
+    return {match[2]: match[3] for text in texts for match in _TABLE.finditer(text)}
 
 
 if __name__ == "__main__":
@@ -118,6 +121,7 @@ if __name__ == "__main__":
         _METRICS_TABLE.sub(lambda match: match[1] + metrics(match[2]) + match[4], METRICS.read_text("utf-8")),
         "utf-8",
     )
-    PAGE.write_text(
-        _TABLE.sub(lambda match: match[1] + table(match[2]) + match[4], PAGE.read_text("utf-8")), "utf-8"
-    )
+    for page in (PAGE, CONTROL):
+        page.write_text(
+            _TABLE.sub(lambda match: match[1] + table(match[2]) + match[4], page.read_text("utf-8")), "utf-8"
+        )

@@ -152,7 +152,9 @@ def history_command(kind: str) -> click.Command:
 
 
 def _told(event: dict[str, Any]) -> str:
-    rest = " ".join(f"{key}={value}" for key, value in event.items() if key not in ("time", "event"))
+    rest = " ".join(
+        f"{key}={value}" for key, value in event.items() if key not in ("number", "time", "event")
+    )
     line = f"{event['time'][:19]}Z  {event['event']:<16} {rest}".rstrip()
     return "".join(one if one.isprintable() else "?" for one in line)
 

@@ -9,6 +9,8 @@ RUN   /run/tidegate       <kind>/: what the running agent made, status.json amon
 
 from __future__ import annotations
 
+import base64
+import binascii
 import contextlib
 import fcntl
 import hashlib
@@ -19,7 +21,9 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from tidegate_agents.bundles import Identity
 from tidegate_agents.files import FileRefused, make_private_directory, read_bounded, write_atomic
@@ -35,6 +39,17 @@ _LAST_TIME = 253402300800.0  # the year 10000
 
 class HostError(Exception):
     """The host is not set up as it should be; the message is one line and says how to mend it."""
+
+
+class Rings(NamedTuple):
+    """A gateway's event rings, of one producer each."""
+
+    events: Path
+    """The forwarder's: packets, and how flows begin."""
+    flows: Path
+    """The recorder's: how flows go on and end."""
+    host: Path
+    """The supervisor's: what happens to the gateway itself."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,9 @@ class Places:
         return self.run / "status.json"
 
     @property
-    def rings(self) -> tuple[Path, Path]:
-        """A gateway's event rings: its forwarder's, and its supervisor's."""
-        return self.run / "events.ring", self.run / "flows.ring"
+    def rings(self) -> Rings:
+        """A gateway's event rings."""
+        return Rings(self.run / "events.ring", self.run / "flows.ring", self.run / "host.ring")
 
     @property
     def flusher_status(self) -> Path:
@@ -150,10 +165,20 @@ def public_key(places: Places) -> str:
         raise HostError(
             f"{places.key}: no private key here; run 'tidegate {places.kind} init' first"
         ) from None
-    found = subprocess.run(["wg", "pubkey"], input=private, capture_output=True, check=False)
-    if found.returncode:
-        raise HostError(f"{places.key}: not a WireGuard private key")
-    return found.stdout.decode().strip()
+    return public_of(private, places.key)
+
+
+def public_of(private: bytes, file: Path) -> str:
+    """Return the public key (base64) of what is in a private key's file, as `wg pubkey` does; HostError names the file.
+
+    Without that program, as agents ask at every look at their interface.
+    """
+    try:
+        raw = binascii.a2b_base64(private.strip(), strict_mode=True)
+        public = X25519PrivateKey.from_private_bytes(raw).public_key().public_bytes_raw()
+    except ValueError:  # binascii.Error is one
+        raise HostError(f"{file}: not a WireGuard private key") from None
+    return base64.b64encode(public).decode()
 
 
 def own_client_id(places: Places) -> str:

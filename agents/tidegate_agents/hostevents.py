@@ -1,15 +1,17 @@
 """What happens to a host, apart from packets: releases, drift, keys, failovers; as a journal, log lines and counts.
 
-STATE/<kind>-events.ndjson        one JSON object a line, oldest first: time, event, and what the event tells
+STATE/<kind>-events.ndjson        one JSON object a line, oldest first: number, time, event, and what the event tells
 STATE/<kind>-events.ndjson.old    the one before, once a journal is full (JOURNAL_MAX_BYTES); there is no older one
 
 The journal is for a person who asks what happened here, so it is not synced line by line: a power cut may lose its
-last lines. Nor does it hold an agent up: what cannot be written is still logged and counted.
+last lines. Nor does it hold an agent up: what cannot be written is still logged and counted. Numbers grow from line to
+line, also over a start and a full journal, so that who passes entries on (`gateway.hostnews`) knows how far it came.
 """
 
 from __future__ import annotations
 
-import enum
+import contextlib
+import itertools
 import logging
 import os
 import time
@@ -20,8 +22,11 @@ from typing import Any, Protocol
 
 from tidegate_agents.files import FileRefused, make_private_directory, read_bounded
 from tidegate_agents.host import Places
-from tidegate_schema import jsonfile
+from tidegate_schema import hostevent, jsonfile
 from tidegate_schema.event import timestamp
+from tidegate_schema.hostevent import Entry, HostEvent
+
+__all__ = ["HostEvent", "HostEvents", "Tell", "entries", "journal", "read"]
 
 log = logging.getLogger("tidegate.events")
 
@@ -33,44 +38,6 @@ _TEXT_MOST = (
 )
 # The same event of the same name may come as often as a hostile directory changes; the journal is for others, too.
 _BURST, _SECONDS_EACH = 20, 60.0
-
-
-class HostEvent(enum.StrEnum):
-    """Every event there is; the names do not change."""
-
-    RELEASE_OFFERED = "release-offered"
-    """A release was accepted, and is on trial."""
-    RELEASE_APPLIED = "release-applied"
-    """A release is in force, and confirmed."""
-    RELEASE_REFUSED = "release-refused"
-    """What is offered is refused, by this name; nothing has changed."""
-    RELEASE_FAILED = "release-failed"
-    """A release lost its trial; it is not tried again."""
-    ROLLED_BACK = "rolled-back"
-    """The release before is in force again, without what the failed one had taken away."""
-    RELEASE_STALE = "release-stale"
-    """The release in force is past its end."""
-    DRIFT_FOUND = "drift-found"
-    """Something of the agent's was changed by somebody else."""
-    DRIFT_REPAIRED = "drift-repaired"
-    """It is again as it should be."""
-    KEY_SET_CHANGED = "key-set-changed"
-    """Other keys are trusted from here on."""
-    FAILOVER = "failover"
-    """A client's networks are served by another gateway from here on."""
-    KEY_ROTATED = "key-rotated"
-    """The host's own key was replaced by a new one."""
-
-
-_GRAVE = frozenset(
-    {
-        HostEvent.RELEASE_REFUSED,
-        HostEvent.RELEASE_FAILED,
-        HostEvent.ROLLED_BACK,
-        HostEvent.RELEASE_STALE,
-        HostEvent.DRIFT_FOUND,
-    }
-)
 
 
 class Tell(Protocol):
@@ -93,9 +60,13 @@ class HostEvents:
     """Takes in what happens. One per agent; the counts are of this run."""
 
     def __init__(self, places: Places, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._file = journal(places)
+        self._places, self._file = places, journal(places)
         self._monotonic = monotonic
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}
+        self.number = max((one.number for one in _last_entries(places)), default=0)
+        """Of the last entry."""
+        self.pass_on: Callable[[Entry], object] | None = None
+        """Takes every entry, whether it could be written or not."""
         self.counts: Counter[tuple[str, str]] = Counter()
         """How often each (event, name) has happened since the start; the name is "" where an event has none."""
 
@@ -111,11 +82,26 @@ class HostEvents:
         if not self._may_write(event, name):
             return
         said = " ".join(f"{key}={value}" for key, value in told.items())
-        log.log(logging.WARNING if event in _GRAVE else logging.INFO, "%s %s", event.value, said)
+        log.log(logging.WARNING if event in hostevent.GRAVE else logging.INFO, "%s %s", event.value, said)
+        self.number += 1
+        made = Entry(self.number, time.time_ns(), {"event": event.value, **told})
         try:
-            self._write(jsonfile.canonical({"time": timestamp(time.time_ns()), "event": event.value, **told}))
+            line = {"number": made.number, "time": timestamp(made.wall_ns), **made.told}
+            self._write(jsonfile.canonical(line))
         except (OSError, FileRefused, ValueError, TypeError) as error:
             log.error("%s: not written: %s", self._file, error)
+        if self.pass_on is not None:
+            self.pass_on(made)
+
+    def number_after(self, number: int) -> None:
+        """Have later entries numbered above this, as where a power cut took the journal's last lines away."""
+        self.number = max(self.number, number)
+
+    def remembered(self) -> list[dict[str, Any]]:
+        """Return what the journals hold, oldest first; nothing where they cannot be read."""
+        with contextlib.suppress(OSError, FileRefused):
+            return list(read(self._places))
+        return []
 
     def counted(self) -> dict[str, dict[str, int]]:
         """Return the counts by event and name."""
@@ -159,18 +145,35 @@ def read(places: Places) -> Iterator[dict[str, Any]]:
     """Yield what the journals hold, oldest first; a line that a crash has cut is left out. FileRefused."""
     file = journal(places)
     for path in (_older(file), file):
+        yield from _lines(path)
+
+
+def entries(places: Places, behind: int) -> Iterator[Entry]:
+    """Yield the journals' entries of a higher number, oldest first. FileRefused or OSError."""
+    for line in read(places):
+        one = hostevent.entry(line)
+        if one is not None and one.number > behind:
+            yield one
+
+
+def _last_entries(places: Places) -> Iterator[Entry]:
+    """Yield the last entry of each journal, as far as they can be read."""
+    file = journal(places)
+    for path in (_older(file), file):
+        with contextlib.suppress(OSError, FileRefused):
+            numbered = (hostevent.entry(line) for line in _lines(path, newest_first=True))
+            yield from itertools.islice((one for one in numbered if one is not None), 1)
+
+
+def _lines(path: Path, *, newest_first: bool = False) -> Iterator[dict[str, Any]]:
+    try:
+        lines = read_bounded(path, JOURNAL_MAX_BYTES).splitlines()
+    except FileNotFoundError:
+        return
+    for line in reversed(lines) if newest_first else lines:
         try:
-            data = read_bounded(path, JOURNAL_MAX_BYTES)
-        except FileNotFoundError:
+            one = jsonfile.parse(line)
+        except jsonfile.JsonError:
             continue
-        for line in data.splitlines():
-            try:
-                one = jsonfile.parse(line)
-            except jsonfile.JsonError:
-                continue
-            if (
-                isinstance(one, dict)
-                and isinstance(one.get("event"), str)
-                and isinstance(one.get("time"), str)
-            ):
-                yield one
+        if isinstance(one, dict) and isinstance(one.get("event"), str) and isinstance(one.get("time"), str):
+            yield one

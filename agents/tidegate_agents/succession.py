@@ -121,7 +121,7 @@ class Succession(Generic[Content]):
         if found is not None:
             self._enter(*found)
             if self._record.failed is not None and self._record.trial != _name(found[1]):
-                self._tell_rollback("it had failed before this start")
+                self._note_rollback()
 
     def standing(self) -> tuple[Content, Accepted] | None:
         """Return what was in force when the last agent ended; None where nothing was, or it cannot be used."""
@@ -178,6 +178,24 @@ class Succession(Generic[Content]):
         self._events.tell(
             HostEvent.ROLLED_BACK, serial=release["serial"], failed=failed.serial, reason=reason
         )
+
+    def _note_rollback(self) -> None:
+        """Say at a start why an older release is in force; it is told once, by whoever rolled back, or else here."""
+        failed = self._record.failed
+        assert failed is not None
+        told = [
+            one
+            for one in self._events.remembered()
+            if one["event"] == HostEvent.ROLLED_BACK and one.get("failed") == failed.serial
+        ]
+        if not told:  # killed between the record and the journal, or the journal has gone
+            self._tell_rollback("it had failed before this start")
+            return
+        self.rolled_back = {
+            "serial": failed.serial,
+            "digest": failed.digest,
+            "reason": str(told[-1].get("reason", "")),
+        }
 
     def _load(self, name: Name) -> tuple[Content, Accepted] | None:
         try:

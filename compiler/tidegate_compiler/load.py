@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,11 +28,15 @@ _VISIBLE = bytes(range(ord(" "), ord("~") + 1)) + b"\t\n"
 
 @dataclass(frozen=True)
 class Document:
-    """One file of the inventory: its kind ("overlay" or a directory's name), path and content."""
+    """One file of the inventory: its kind ("overlay" or a directory's name), path and content.
+
+    `data` are the bytes of a flawless file, b"" of one with flaws: that is read anew for them every time.
+    """
 
     kind: str
     file: str
     root: Node
+    data: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def load(
     The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
     inventory: a file that is there with the same bytes is not parsed again, nor is one whose rows are in `cache`.
     """
+    kept = {d.file: d for d in like if isinstance(d, Document) and d.data and d.data == files.get(d.file)}
     known = {
         d.file: d.content
         for d in like
@@ -79,7 +84,9 @@ def load(
     documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
     quickly = [
-        file for file in files if file not in careful and file not in known and _kind(file) in quick.KINDS
+        file
+        for file in files
+        if file not in careful and file not in known and file not in kept and _kind(file) in quick.KINDS
     ]
     if cache is not None:
         rows = {file: cache.rows(_kind(file), files[file]) for file in quickly if _kind(file) in sheets.KINDS}
@@ -98,6 +105,9 @@ def load(
         if content is not None:
             documents.append(QuickDocument(_kind(file), file, content, data))
             continue
+        if file in kept:
+            documents.append(kept[file])
+            continue
         text = _text(file, data, problems)
         if text is None:
             continue
@@ -106,7 +116,7 @@ def load(
         if root is None and not flaws:  # empty, or nothing but comments
             root = Node([] if _kind(file) == "tests" else {}, 1, 1)
         if root is not None:
-            documents.append(Document(_kind(file), file, root))
+            documents.append(Document(_kind(file), file, root, b"" if flaws else data))
     return tuple(documents), problems
 
 

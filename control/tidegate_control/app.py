@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from tidegate_control import problems
 from tidegate_control.access import login, pages
 from tidegate_control.access.attempts import Attempts
 from tidegate_control.access.authentication import Access, Authentication
@@ -23,7 +20,8 @@ from tidegate_control.access.peer import Peers
 from tidegate_control.access.refusals import Refusals, RequestLog
 from tidegate_control.access.sessions import Sessions
 from tidegate_control.access.tokens import Tokens
-from tidegate_control.problems import Problem
+from tidegate_control.intake.store import EventStore
+from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
 
 
@@ -32,14 +30,13 @@ class Services:
     """What the rooms work with; one for the process."""
 
     settings: Settings
-    inventory: Any  # inventory.service.Inventory
-    events: Any  # intake.store.EventStore
+    inventory: Inventory
+    events: EventStore
     access: Access
 
 
 Room = Callable[[Services], Sequence[BaseRoute]]
-ROOMS: tuple[Room, ...] = ()
-"""Each room's routes, in the order in which they are asked."""
+"""A room's routes, by what it works with; `rooms.ROOMS` are those there are."""
 
 
 def make_access(settings: Settings) -> Access:
@@ -53,8 +50,8 @@ def make_access(settings: Settings) -> Access:
     )
 
 
-def make_app(services: Services, rooms: Sequence[Room] = ROOMS) -> Starlette:
-    """Return the application."""
+def make_app(services: Services, rooms: Sequence[Room]) -> Starlette:
+    """Return the application; the rooms are asked in their order."""
     settings, access = services.settings, services.access
     app = Starlette(
         routes=[*login.routes(access), *(route for room in rooms for route in room(services))],
@@ -73,17 +70,8 @@ def make_app(services: Services, rooms: Sequence[Room] = ROOMS) -> Starlette:
             Middleware(Authentication, access=access),
             Middleware(Forgery, origin=settings.origin),
         ],
-        exception_handlers={HTTPException: _not_routed, Problem: pages.refuse},
+        exception_handlers={kind: pages.refuse for kind in problems.HANDLERS if kind is not Exception},
     )
     # A path has one spelling; a redirection to another would be made from what the asker says of the host.
     app.router.redirect_slashes = False
     return app
-
-
-async def _not_routed(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: 404 and 405."""
-    assert isinstance(error, HTTPException)
-    detail = {404: "nothing is here", 405: "this cannot be done here"}.get(error.status_code, "")
-    return await pages.refuse(
-        request, Problem(error.status_code, error.detail, detail, headers=error.headers)
-    )

@@ -127,7 +127,7 @@ async def answer(_request: Request, error: Exception) -> Response:
     return response(of(error))
 
 
-HANDLERS = {kind: answer for kind in (Problem, InventoryError, HTTPException, Exception)}
+HANDLERS = dict.fromkeys((Problem, InventoryError, HTTPException, Exception), answer)
 """What an application is given as `exception_handlers`."""
 
 

@@ -11,15 +11,17 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from tidegate_control import notify
+from tidegate_control import notify, rooms
 from tidegate_control.access import privatefiles
 from tidegate_control.access.privatefiles import StateError
 from tidegate_control.access.protocol import patient
 from tidegate_control.app import Services, make_access, make_app
+from tidegate_control.rooms import RoomError
 from tidegate_control.settings import Settings
 from tidegate_control.tls import Tls, TlsError
 
@@ -28,7 +30,7 @@ log = logging.getLogger("tidegate.control")
 HEAD_BYTES = 16 * 1024
 DRAIN_SECONDS = 20
 _KEEP_ALIVE_SECONDS = 10
-_LOOK_SECONDS = 5  # between two looks at the certificate's files, and two signs of life
+_LOOK_SECONDS = 2  # between two looks at the certificate's files, and two signs of life
 _BACKLOG = 512
 
 
@@ -52,13 +54,12 @@ def prepared(settings: Settings) -> Iterator[tuple[Tls | None, Services]]:
             raise ServeError(f"{settings.state}: {error.strerror}") from None
         access = make_access(settings)
         undo.callback(access.sessions.close)
-        inventory, events = open_rooms(settings, undo)
+        try:
+            inventory = rooms.open_inventory(settings)
+            events = rooms.open_events(settings, undo)
+        except RoomError as error:
+            raise ServeError(str(error)) from None
         yield tls, Services(settings, inventory, events, access)
-
-
-def open_rooms(_settings: Settings, _undo: contextlib.ExitStack) -> tuple[object, object]:
-    """Open the inventory's repository and the store of events."""
-    return None, None
 
 
 def bound(settings: Settings) -> socket.socket:
@@ -82,6 +83,31 @@ def bound(settings: Settings) -> socket.socket:
     return made
 
 
+def configuration(
+    app: ASGIApp, settings: Settings, tls: Tls | None, alive: Callable[[], Awaitable[None]]
+) -> uvicorn.Config:
+    """Return how uvicorn is to serve; it calls `alive` every few seconds."""
+    config = uvicorn.Config(
+        app,
+        http=patient(settings.connections),
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # RequestLog writes one without queries
+        proxy_headers=False,  # Peers reads them, from trusted proxies only
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_notify=_LOOK_SECONDS,
+        callback_notify=alive,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+    )
+    config.load()
+    config.ssl = tls.context if tls is not None else None
+    return config
+
+
 def serve(settings: Settings, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let those go on who have asked; `say` takes lines for a person."""
     _log_to_stderr()
@@ -97,34 +123,24 @@ def serve(settings: Settings, say: Callable[[str], None]) -> None:
                 tls.follow()
             manager.say("READY=1", "WATCHDOG=1")
 
-        config = uvicorn.Config(
-            make_app(services),
-            http=patient(settings.connections),
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,  # RequestLog writes one without queries
-            proxy_headers=False,  # Peers reads them, from trusted proxies only
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-            timeout_notify=_LOOK_SECONDS,
-            callback_notify=alive,
-            h11_max_incomplete_event_size=HEAD_BYTES,
-        )
-        config.load()
-        config.ssl = tls.context if tls is not None else None
+        config = configuration(make_app(services, rooms.ROOMS), settings, tls, alive)
         say(f"listening on {'https' if tls else 'http'}://{shown}:{port}")
-        with _signals_that_end_nothing():
-            uvicorn.Server(config).run(sockets=[listening])
-        manager.say("STOPPING=1")
+        server = uvicorn.Server(config)
+        with _ended_by_signals(server):
+            server.run(sockets=[listening])
 
 
 @contextlib.contextmanager
-def _signals_that_end_nothing() -> Iterator[None]:
-    """Let uvicorn raise again, when it is done, the signals it ended by: what follows it must still run."""
-    before = {name: signal.signal(name, lambda *_: None) for name in (signal.SIGTERM, signal.SIGINT)}
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """End the server by SIGTERM and SIGINT also before it listens to them, and live on after it.
+
+    uvicorn raises a signal that it ended by once more when it is done, and what is to be closed then would not be.
+    """
+
+    def end(_signal: int, _frame: object) -> None:
+        server.should_exit = True
+
+    before = {name: signal.signal(name, end) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

@@ -78,7 +78,7 @@ def consume(paths: Sequence[Path]) -> None:
     while signal.sigtimedwait({signal.SIGTERM}, 0.05) is None:
         for path in paths:
             if path not in rings and path.exists():
-                rings[path] = ring.Ring(path)
+                rings[path] = ring.Ring(path, ring.ANY)
         for one in rings.values():
             one.free(one.pending())
 

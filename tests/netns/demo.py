@@ -210,8 +210,9 @@ class Demo:
 
         def told() -> set[tuple[str, str, str]]:
             return {
-                (e.get("tidegate.client.id", ""), e["tidegate.verdict"], e["tidegate.mode"])
+                (e["tidegate.client.id"], e["tidegate.verdict"], e["tidegate.mode"])
                 for e in endpoint.events()
+                if "tidegate.client.id" in e
             }
 
         self.screen.expect(

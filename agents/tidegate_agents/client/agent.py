@@ -17,9 +17,10 @@ from tidegate_agents.client.linknews import LinkNews
 from tidegate_agents.client.metrics import Exporter
 from tidegate_agents.client.upkeep import Upkeep
 from tidegate_agents.files import FileRefused
+from tidegate_agents.hearing import Evidence, Hearing, Outcome
 from tidegate_agents.inbox import Inbox
 from tidegate_agents.notify import Notifier
-from tidegate_agents.trial import Deadline, Name, is_host_s
+from tidegate_agents.trial import is_host_s
 from tidegate_agents.watch import Waker
 from tidegate_agents.wireguard import PeerState
 from tidegate_schema import wgquick
@@ -56,11 +57,9 @@ class ClientAgent:
         self._is_host_s = False
         """Whether the trouble is the host's, and no release's."""
         self._exporter = Exporter(places, self._name)
-        self._tried: Name | None = None
-        """The release whose trial the deadline is of."""
-        self._deadline = Deadline()
+        self._hearing = Hearing(self._inbox.succession)
         self._before: Mapping[str, PeerState] = {}
-        """What the device said before that release."""
+        """What the device said before the release on trial."""
 
     def run(self) -> None:
         """Follow the bundle directory until told to stop, then take the interface down."""
@@ -128,7 +127,7 @@ class ClientAgent:
         self._applied = (config, self._settings)
         self._upkeep.applied()
         log.info("%s: %d gateways", self._name, len(config.peers))
-        if self._tried is not None:
+        if self._hearing.is_on:
             self._nudge(config)
 
     def _nudge(self, config: wgquick.ClientConfig) -> None:
@@ -138,12 +137,10 @@ class ClientAgent:
             probe.nudge(self._name, wanted, good, self._before, time.time())
 
     def _begin_trial(self) -> bool:
-        on_trial = self._inbox.succession.on_trial
-        if on_trial == self._tried:
+        if not self._hearing.begins():
             return False
-        self._tried, self._deadline = on_trial, Deadline()
         self._before = probe.peers(self._name)
-        return on_trial is not None
+        return self._hearing.is_on
 
     def _desired(self) -> wgquick.ClientConfig | None:
         config = self._inbox.content
@@ -156,28 +153,18 @@ class ClientAgent:
 
     def _judge(self) -> bool:
         """Judge the release on trial; tells whether another one is in force for it now."""
-        succession, config = self._inbox.succession, self._desired()
-        if succession.on_trial is None or config is None or self._tried != succession.on_trial:
+        config = self._desired()
+        if config is None or not self._hearing.is_on:
             return False
         is_applied = self._trouble is None and self._bundle == config
-        found, now = probe.peers(self._name), time.time()
-        verdict = self._deadline.judge(
-            time.monotonic(),
-            ok=is_applied and probe.works(found, config, succession.good(), self._before, now),
-            counts=succession.was_well
-            and probe.is_online(config)
-            and not (self._trouble is not None and self._is_host_s),
+        found, good = probe.peers(self._name), self._inbox.succession.good()
+        evidence = Evidence(
+            works=is_applied and probe.works(found, config, good, self._before, time.time()),
+            counts=probe.is_online(config) and not (self._trouble is not None and self._is_host_s),
             seconds=self._settings["confirm_timeout"],
         )
-        if verdict:
-            succession.confirm()
-            return False
-        if verdict is None:
-            return False
-        # Anew: where there is nothing to go back to, that is not looked for at every turn.
-        self._deadline = Deadline()
-        seconds = self._settings["confirm_timeout"]
-        return succession.fail(f"no handshake with a gateway within {seconds} s")
+        why = f"no handshake with a gateway within {evidence.seconds} s"
+        return self._hearing.judge(time.monotonic(), evidence, why) is Outcome.TAKEN_BACK
 
     def _line(self) -> str:
         release = f"release {self._inbox.release['serial']}" if self._inbox.release else "no release yet"

@@ -10,17 +10,13 @@ the rename that overwrites it, and a copy of the key in use stands for nothing.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from tidegate_agents.files import FileRefused, read_bounded, sync_directory, write_atomic
-from tidegate_agents.host import HostError, Places
+from tidegate_agents.host import HostError, Places, public_of
 
 _MAX_BYTES = 1024
 CURRENT, NEXT, PREVIOUS = "current", "next", "previous"
@@ -90,9 +86,4 @@ def _public(file: Path) -> str:
             raise HostError(f"{file}: others may read the private key; chmod 600 it, and consider a new key")
     except FileRefused as error:
         raise HostError(str(error)) from None
-    try:
-        raw = binascii.a2b_base64(private.strip(), strict_mode=True)
-        public = X25519PrivateKey.from_private_bytes(raw).public_key().public_bytes_raw()
-    except ValueError:  # binascii.Error is one
-        raise HostError(f"{file}: not a WireGuard private key") from None
-    return base64.b64encode(public).decode()
+    return public_of(private, file)

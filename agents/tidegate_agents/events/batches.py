@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tidegate_agents.events.ring import Ring
-from tidegate_schema.event import RECORD_BYTES
 
 _AT_ONCE = 256  # records; measured: 128 to 512 are alike, and more take longer
 _SKIPPED_AT_ONCE = 4096  # records; a ring holds a gigabyte and more
-_SEQUENCE = struct.Struct(f"<Q{RECORD_BYTES - 8}x")
 
 
 class Codec(Protocol):
@@ -101,6 +99,7 @@ class Outbox:
     ) -> None:
         """`pack` joins, or compresses, what a body is made of."""
         self.ring = ring
+        self._sequence = struct.Struct(f"<Q{ring.record_bytes - 8}x")
         self.content_type = codec.content_type
         self._codec, self._pack = codec, pack
         self._conditions, self._limits = conditions, limits
@@ -136,7 +135,7 @@ class Outbox:
         batch = Batch()
         body = self._pack(self._codec.wrap(self._parts(records, batch)))
         (batch.first,), (batch.last,) = (
-            _SEQUENCE.unpack_from(records, n * RECORD_BYTES) for n in (0, batch.records - 1)
+            self._sequence.unpack_from(records, n * self.ring.record_bytes) for n in (0, batch.records - 1)
         )
         batch.body = body if batch.delivered else b""
         self._batches.append(batch)
@@ -146,11 +145,12 @@ class Outbox:
 
     def _parts(self, records: bytes, batch: Batch) -> Iterator[bytes]:
         """Yield parts of a body, few records each, so that a processor's cache holds them; and count into `batch`."""
-        view, every = memoryview(records), len(records) // RECORD_BYTES
+        size = self.ring.record_bytes
+        view, every = memoryview(records), len(records) // size
         left = self._limits.octets - self._codec.overhead
         step = _AT_ONCE
         while batch.records < every:
-            some = view[batch.records * RECORD_BYTES : (batch.records + step) * RECORD_BYTES]
+            some = view[batch.records * size : (batch.records + step) * size]
             part, unreadable = self._codec.encode(some)
             if len(part) > left and (step > 1 or batch.records > 0):
                 if step == 1:
@@ -158,7 +158,7 @@ class Outbox:
                 step //= 2  # to the last one that fits
                 continue
             left -= len(part)
-            batch.records += len(some) // RECORD_BYTES
+            batch.records += len(some) // size
             if unreadable:
                 batch.lost["unreadable-record"] += unreadable
             yield part
@@ -180,7 +180,7 @@ class Outbox:
     def skip(self, last: int) -> None:
         """Free the records up to the sequence number `last`, which a predecessor has accounted for and not freed."""
         while records := self.ring.peek(_SKIPPED_AT_ONCE):
-            numbers = (number for (number,) in _SEQUENCE.iter_unpack(records))
+            numbers = (number for (number,) in self._sequence.iter_unpack(records))
             count = sum(1 for _ in itertools.takewhile(lambda number: number <= last, numbers))
             self.ring.free(count)
             if count < _SKIPPED_AT_ONCE:

@@ -34,13 +34,13 @@ from tidegate_agents.events import endpoint, otlp
 from tidegate_agents.events.batches import Batch, Codec, Conditions, Limits, Outbox
 from tidegate_agents.events.ledger import Ledger
 from tidegate_agents.events.names import PolicyNames
-from tidegate_agents.events.ndjson import Ndjson
-from tidegate_agents.events.ring import Ring, RingError
+from tidegate_agents.events.ndjson import HostNdjson, Ndjson
+from tidegate_agents.events.ring import ANY, Ring, RingError
 from tidegate_agents.events.sender import Sender
 from tidegate_agents.files import FileRefused, read_bounded, write_atomic
 from tidegate_agents.process import die_with, drop_privileges
 from tidegate_agents.seccomp import forbid_holes
-from tidegate_schema import jsonfile
+from tidegate_schema import hostevent, jsonfile
 
 POLL_SECONDS = 0.05
 STATUS_MAX_BYTES = 1 << 16
@@ -263,12 +263,24 @@ def _rings(paths: Sequence[Path]) -> list[Ring]:
     rings = []
     for path in paths:
         try:
-            rings.append(Ring(path))
+            rings.append(Ring(path, ANY))
         except FileNotFoundError:
             pass
         except RingError as error:  # its producer sets it aside when it starts
             print(f"flusher: {error}", file=sys.stderr)
     return rings
+
+
+def codec_of(*, is_otlp: bool) -> Callable[[Ring, str, PolicyNames], Codec]:
+    """Return what makes a ring's codec in a format: (ring, gateway, names) -> codec. The size of its records tells."""
+    of_packets: Callable[[str, str, PolicyNames], Codec] = otlp.Otlp if is_otlp else Ndjson
+    of_hosts: Callable[[str, str, PolicyNames], Codec] = otlp.HostOtlp if is_otlp else HostNdjson
+
+    def made(ring: Ring, gateway: str, names: PolicyNames) -> Codec:
+        is_host_s = ring.record_bytes == hostevent.RECORD_BYTES
+        return (of_hosts if is_host_s else of_packets)(gateway, ring.epoch, names)
+
+    return made
 
 
 async def _run(
@@ -283,12 +295,12 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     is_otlp = settings["log_format"] == "otlp"
-    codec: Callable[[str, str, PolicyNames], Codec] = otlp.Otlp if is_otlp else Ndjson
+    codec = codec_of(is_otlp=is_otlp)
     conditions = Conditions(settings["flush_usage"], settings["flush_interval"])
     limits = Limits(settings["batch_records"], settings["batch_bytes"])
     is_gzip = settings["log_compression"] == "gzip"
     pack = gzip if is_gzip else b"".join
-    outboxes = [Outbox(ring, conditions, limits, codec(gateway, ring.epoch, names), pack) for ring in rings]
+    outboxes = [Outbox(ring, conditions, limits, codec(ring, gateway, names), pack) for ring in rings]
     ledger = Ledger()
     with contextlib.suppress(OSError, FileRefused, ValueError, KeyError, TypeError):
         ledger.go_on_from(jsonfile.parse(read_bounded(shown, STATUS_MAX_BYTES)))

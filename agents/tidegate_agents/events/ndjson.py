@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tidegate_agents.events.names import PolicyNames
-from tidegate_schema import event
+from tidegate_schema import event, hostevent
 from tidegate_schema.event import Kind
 
 _FLOWS_MOST = 1 << 14
@@ -47,7 +47,7 @@ _address = functools.lru_cache(1 << 14)(event.address_text)
 
 
 class Ndjson:
-    """Encodes the records of one ring."""
+    """Encodes the records of one ring of packets and flows."""
 
     content_type = "application/x-ndjson"
     overhead = 0
@@ -167,3 +167,30 @@ def _conversion(name: str, example: Any) -> str:
     if example is None:
         return "%.0s"
     return f',"{name}":"%s"' if isinstance(example, str) else f',"{name}":%d'
+
+
+class HostNdjson:
+    """Encodes the records of the ring of what happens to the gateway itself; a few an hour, so none is kept."""
+
+    content_type = Ndjson.content_type
+    overhead = 0
+
+    def __init__(self, gateway: str, epoch: str, names: PolicyNames) -> None:
+        self._gateway, self._epoch = gateway, epoch
+
+    def encode(self, records: bytes | memoryview) -> tuple[bytes, int]:
+        """Return the lines of the records, which stand one after the other, and how many of them cannot be read."""
+        size = hostevent.RECORD_BYTES
+        made = [self._line(records[at : at + size]) for at in range(0, len(records), size)]
+        return b"".join(made), made.count(b"")
+
+    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+        """Return what is posted for these lines."""
+        return parts
+
+    def _line(self, record: bytes | memoryview) -> bytes:
+        try:
+            told = hostevent.to_json(hostevent.unpack(record), self._gateway, self._epoch)
+        except ValueError:
+            return b""
+        return json.dumps(told, separators=(",", ":")).encode("ascii") + b"\n"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
@@ -22,7 +23,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from tidegate_agents.events.names import PolicyNames
-from tidegate_schema import __version__, event
+from tidegate_schema import __version__, event, hostevent
 from tidegate_schema.event import Kind
 
 CONTENT_TYPE = "application/x-protobuf"
@@ -32,10 +33,21 @@ _INT_MAX = (1 << 63) - 1
 _LENGTH_BYTES_MOST = 10  # of a length in the wire format
 
 
+class _Said(NamedTuple):
+    """A record, as a LogRecord has it."""
+
+    wall_ns: int
+    warns: bool
+    name: str
+    """Of the kind of event."""
+    fields: dict[str, Any]
+
+
 class Otlp:
-    """Encodes the records of one ring."""
+    """Encodes the records of one ring of packets and flows."""
 
     content_type = CONTENT_TYPE
+    _size = event.RECORD_BYTES
 
     def __init__(self, gateway: str, epoch: str, names: PolicyNames) -> None:
         self._gateway, self._epoch, self._names = gateway, epoch, names
@@ -55,7 +67,7 @@ class Otlp:
         It is a ScopeLogs: written one after the other, such messages are one with all that is in them
         (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
         """
-        size = event.RECORD_BYTES
+        size = self._size
         made = [self._log(records[at : at + size]) for at in range(0, len(records), size)]
         return b"".join(made), made.count(b"")
 
@@ -71,29 +83,43 @@ class Otlp:
 
     def _log(self, record: bytes | memoryview) -> bytes:
         try:
-            one = event.unpack(record)
+            said = self._read(record)
         except ValueError:
             return b""
-        fields = event.to_json(one, self._gateway, self._epoch, self._names.of(one.generation))
-        del fields["@timestamp"]
-        kind = Kind(one.kind)
-        warns = kind is Kind.GAP or not one.verdict
+        del said.fields["@timestamp"]
         made = ScopeLogs()
         log = made.log_records.add(
-            time_unix_nano=one.wall_ns,
-            observed_time_unix_nano=one.wall_ns,
-            severity_number=_WARN if warns else _INFO,
-            severity_text="WARN" if warns else "INFO",
-            event_name=f"tidegate.{kind.name.lower()}",
+            time_unix_nano=said.wall_ns,
+            observed_time_unix_nano=said.wall_ns,
+            severity_number=_WARN if said.warns else _INFO,
+            severity_text="WARN" if said.warns else "INFO",
+            event_name=f"tidegate.{said.name}",
         )
         texts = []
-        for name, value in fields.items():
+        for name, value in said.fields.items():
             if isinstance(value, int) and value <= _INT_MAX:
                 log.attributes.add(key=name).value.int_value = value
             else:  # OTLP's integers have a sign: of a number without room in them, its digits
                 texts.append(_text(name, str(value)))
         log.MergeFromString(b"".join(texts))
         return made.SerializeToString()
+
+    def _read(self, record: bytes | memoryview) -> _Said:
+        one = event.unpack(record)
+        kind = Kind(one.kind)
+        fields = event.to_json(one, self._gateway, self._epoch, self._names.of(one.generation))
+        return _Said(one.wall_ns, kind is Kind.GAP or not one.verdict, kind.name.lower(), fields)
+
+
+class HostOtlp(Otlp):
+    """Encodes the records of the ring of what happens to the gateway itself."""
+
+    _size = hostevent.RECORD_BYTES
+
+    def _read(self, record: bytes | memoryview) -> _Said:
+        one = hostevent.unpack(record)
+        fields = hostevent.to_json(one, self._gateway, self._epoch)
+        return _Said(one.wall_ns, one.told["event"] in hostevent.GRAVE, hostevent.ACTION, fields)
 
 
 @functools.lru_cache(1 << 12)

@@ -1,7 +1,7 @@
 """The ring: a queue of event records in a mapped file (`events.spsc` has the protocol).
 
     byte    0  "TGRING" 00 02            magic and format
-    byte    8  u32 record size, u32 zero
+    byte    8  u32 record size, u32 zero 144 (`event`), or 1024 (`hostevent`)
     byte   16  u64 capacity              records, a power of two
     byte   24  8 bytes epoch             random, new with every new file
     byte   64  u64 head                  producer's: records published since the file was made
@@ -27,14 +27,17 @@ import os
 import platform
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from tidegate_agents.events.spsc import HEADER_BYTES, Queue
+from tidegate_schema import hostevent
 from tidegate_schema.event import RECORD_BYTES
 
-__all__ = ["HEADER_BYTES", "MAGIC", "NoFenceError", "Ring", "RingError", "create", "open_or_replace"]
+__all__ = ["ANY", "HEADER_BYTES", "MAGIC", "NoFenceError", "Ring", "RingError", "create", "open_or_replace"]
 
+ANY = (RECORD_BYTES, hostevent.RECORD_BYTES)
+"""Sizes of records that there are, for who reads any ring."""
 MAGIC = b"TGRING\x00\x02"
 _FIXED = struct.Struct("<8sIIQ8s")
 _ACQ_REL = 4  # memory_order_acq_rel of C11
@@ -65,7 +68,7 @@ def _capacity(records: int) -> int:
     return 1 << max(records - 1, 1).bit_length()
 
 
-def create(path: Path, records: int) -> None:
+def create(path: Path, records: int, record_bytes: int = RECORD_BYTES) -> None:
     """Make an empty ring of at least `records` records at `path`, mode 0600, appearing there at once and whole."""
     capacity = _capacity(records)
     aside = path.with_name(path.name + ".new")
@@ -74,8 +77,8 @@ def create(path: Path, records: int) -> None:
     fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         # Allocated as a whole: a full /run is told now, not by SIGBUS.
-        os.posix_fallocate(fd, 0, HEADER_BYTES + capacity * RECORD_BYTES)
-        os.write(fd, _FIXED.pack(MAGIC, RECORD_BYTES, 0, capacity, os.urandom(8)))
+        os.posix_fallocate(fd, 0, HEADER_BYTES + capacity * record_bytes)
+        os.write(fd, _FIXED.pack(MAGIC, record_bytes, 0, capacity, os.urandom(8)))
     finally:
         os.close(fd)
     aside.replace(path)
@@ -84,8 +87,11 @@ def create(path: Path, records: int) -> None:
 class Ring(Queue):
     """A mapped ring."""
 
-    def __init__(self, path: Path) -> None:
-        """Map the ring at `path`; RingError when the file is not one, OSError when it cannot be opened."""
+    def __init__(self, path: Path, sizes: Container[int] = (RECORD_BYTES,)) -> None:
+        """Map the ring at `path`, whose records are of one of these sizes.
+
+        RingError when the file is no such ring, OSError when it cannot be opened.
+        """
         fence = _fence()
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -94,9 +100,9 @@ class Ring(Queue):
             if len(header) < _FIXED.size:
                 raise RingError(f"{path}: not an event ring")
             magic, size, _, capacity, epoch = _FIXED.unpack(header)
-            if magic != MAGIC or size != RECORD_BYTES or capacity < 2 or capacity & (capacity - 1):
+            if magic != MAGIC or size not in sizes or capacity < 2 or capacity & (capacity - 1):
                 raise RingError(f"{path}: not an event ring of this version")
-            if info.st_size != HEADER_BYTES + capacity * RECORD_BYTES:
+            if info.st_size != HEADER_BYTES + capacity * size:
                 raise RingError(f"{path}: an event ring of a wrong size")
             self._map = _mapped(fd, info.st_size)
         finally:
@@ -104,7 +110,7 @@ class Ring(Queue):
         self.epoch: str = epoch.hex()
         octets = memoryview(self._map)
         try:
-            super().__init__(octets, octets.cast("Q"), capacity, fence)
+            super().__init__(octets, octets.cast("Q"), capacity, fence, size)
         except ValueError as error:
             self.close()
             raise RingError(f"{path}: {error}") from None
@@ -133,16 +139,16 @@ def _mapped(fd: int, size: int) -> mmap.mmap:
     return area
 
 
-def open_or_replace(path: Path, records: int) -> str | None:
+def open_or_replace(path: Path, records: int, record_bytes: int = RECORD_BYTES) -> str | None:
     """Make sure that a usable ring is at `path`; a file that is none is set aside. Returns what was wrong, or None.
 
     OSError when that cannot be told, as for want of descriptors: what waits in a ring is not given up for that.
     """
     try:
-        Ring(path).close()
+        Ring(path, (record_bytes,)).close()
         return None
     except FileNotFoundError:
-        create(path, records)
+        create(path, records, record_bytes)
         return None
     except NoFenceError as error:
         return str(error)
@@ -155,12 +161,12 @@ def open_or_replace(path: Path, records: int) -> str | None:
     aside = path.with_name(path.name + ".unusable")
     path.replace(aside)
     try:
-        create(path, records)
+        create(path, records, record_bytes)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         aside.unlink()  # events that come are worth more than what nobody can read
-        create(path, records)
+        create(path, records, record_bytes)
     return problem
 
 

@@ -45,14 +45,20 @@ class Queue:
     """Take one side only: a producer claims and publishes, a consumer peeks and frees, an onlooker looks."""
 
     def __init__(
-        self, octets: memoryview, words: memoryview, capacity: int, fence: Callable[[], None]
+        self,
+        octets: memoryview,
+        words: memoryview,
+        capacity: int,
+        fence: Callable[[], None],
+        record_bytes: int = RECORD_BYTES,
     ) -> None:
         """Go on where the last one on this side was.
 
         `octets` and `words` are the same memory, as bytes and as 8-byte words: HEADER_BYTES, then `capacity` records, a
-        power of two. `fence` is an acquire and a release fence. ValueError when the indices contradict each other.
+        power of two, of `record_bytes` each, which begin with their sequence number. `fence` is an acquire and a
+        release fence. ValueError when the indices contradict each other.
         """
-        self.capacity = capacity
+        self.capacity, self.record_bytes = capacity, record_bytes
         self._octets, self._words, self._fence = octets, words, fence
         self._mask = capacity - 1
         self._room = 0
@@ -67,7 +73,7 @@ class Queue:
         """Return where a batch goes: the memory, the first record's number, how many fit, a mask, and a sequence.
 
         Record `n` of the batch, below the number that fit, is `event.STAMPED` at byte HEADER_BYTES +
-        (first + n & mask) * RECORD_BYTES, and has the sequence number sequence + n. Then comes `publish`.
+        (first + n & mask) * record_bytes, and has the sequence number sequence + n. Then comes `publish`.
         """
         used = self._head - self._words[TAIL]
         self._fence()
@@ -79,7 +85,7 @@ class Queue:
         count = len(values) // each
         start = self._head & self._mask
         before_end = min(count, self.capacity - start)
-        at = HEADER_BYTES + start * RECORD_BYTES
+        at = HEADER_BYTES + start * self.record_bytes
         if before_end == count:
             layout(count).pack_into(self._octets, at, *values)
         else:
@@ -96,6 +102,10 @@ class Queue:
         self._dropped += made - written
         self._words[DROPPED] = self._dropped
 
+    def last(self) -> bytes:
+        """Return a copy of the record that was published last, b"" where none ever was; it stays until another one."""
+        return self._copy(self._head - 1, 1) if self._head else b""
+
     # Consumer -----------------------------------------------------------------------------------------------
 
     def pending(self) -> int:
@@ -111,7 +121,7 @@ class Queue:
     def peek(self, limit: int, skip: int = 0) -> bytes:
         """Return a copy of at most `limit` waiting records behind the `skip` oldest, one after the other.
 
-        They stay in the ring. Each is RECORD_BYTES long.
+        They stay in the ring. Each is `record_bytes` long.
         """
         head, tail = self._indices()
         if not self._can_be(head, tail):
@@ -125,8 +135,8 @@ class Queue:
         return self._slice(start, before_end) + self._slice(0, count - before_end)
 
     def _slice(self, start: int, count: int) -> bytes:
-        at = HEADER_BYTES + start * RECORD_BYTES
-        return bytes(self._octets[at : at + count * RECORD_BYTES])
+        at = HEADER_BYTES + start * self.record_bytes
+        return bytes(self._octets[at : at + count * self.record_bytes])
 
     def free(self, count: int) -> None:
         """Give the oldest `count` records' places back to the producer."""
@@ -150,7 +160,7 @@ class Queue:
         tail: int = self._words[TAIL]
         now: int = self._words[HEAD]
         whole = min(max(first, min(tail, now + BATCH_MOST - self.capacity)), head)
-        return records[(whole - first) * RECORD_BYTES :], head, whole - min(since, whole)
+        return records[(whole - first) * self.record_bytes :], head, whole - min(since, whole)
 
     # All ----------------------------------------------------------------------------------------------------
 

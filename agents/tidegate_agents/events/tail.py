@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidegate_agents.events.ring import Ring, RingError
-from tidegate_schema import event
+from tidegate_agents.events.ring import ANY, Ring, RingError
+from tidegate_schema import event, hostevent
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Names = Callable[[int], list[str]]
@@ -47,9 +47,14 @@ class Wanted:
     """The destination's."""
 
     def __call__(self, told: Mapping[str, Any]) -> bool:
-        """Tell whether an event, as `event.to_json` gives it, is wanted. A gap belongs to every question."""
+        """Tell whether an event, as `event.to_json` gives it, is wanted.
+
+        A gap belongs to every question; what happened to the gateway, which is no packet's, to none.
+        """
         if told["event.action"] == "gap":
             return True
+        if told["event.action"] == hostevent.ACTION:
+            return self == Wanted()
         return (
             (self.client is None or told.get("tidegate.client.id", "").startswith(self.client))
             and (self.verdict is None or told["tidegate.verdict"] == self.verdict)
@@ -85,13 +90,17 @@ class Tail:
         records, behind, missed = ring.look(since)
         self.missed += 0 if is_first else missed
         self._rings[path] = (self._rings[path][0], ring, behind)
-        for at in range(0, len(records), event.RECORD_BYTES):
+        for at in range(0, len(records), ring.record_bytes):
             try:
-                one = event.unpack(records[at : at + event.RECORD_BYTES])
+                yield self._told(ring, records[at : at + ring.record_bytes])
             except ValueError:
                 self.unreadable += 1
-                continue
-            yield event.to_json(one, self._gateway, ring.epoch, self._names(one.generation))
+
+    def _told(self, ring: Ring, record: bytes) -> dict[str, Any]:
+        if ring.record_bytes == hostevent.RECORD_BYTES:
+            return hostevent.to_json(hostevent.unpack(record), self._gateway, ring.epoch)
+        one = event.unpack(record)
+        return event.to_json(one, self._gateway, ring.epoch, self._names(one.generation))
 
     def _open(self, path: Path) -> tuple[Ring | None, int]:
         """Return the ring that is there now, and from where to read."""
@@ -100,7 +109,7 @@ class Tail:
             before = self._rings.get(path)
             if before is not None and before[0] == inode:
                 return before[1:]
-            ring = Ring(path)
+            ring = Ring(path, ANY)
         except (FileNotFoundError, RingError):
             return None, 0
         if before is not None:
@@ -115,6 +124,8 @@ def line(told: Mapping[str, Any]) -> str:
     when = told["@timestamp"][11:26]
     if told["event.action"] == "gap":
         return f"{when} gap: events of flows may be missing since {told['event.start'][11:26]}"
+    if told["event.action"] == hostevent.ACTION:
+        return _of_host(when, told)
     protocol = told.get("network.transport") or str(told.get("network.iana_number", ""))
     packets, octets = told["source.packets"], told["source.bytes"]
     back = (told.get("destination.packets"), told.get("destination.bytes"))
@@ -129,6 +140,13 @@ def line(told: Mapping[str, Any]) -> str:
         *(protocol, _end(told, "source"), _end(told, "destination"), *shown),
         told.get("rule.name") or told["event.reason"],
     )
+
+
+def _of_host(when: str, told: Mapping[str, Any]) -> str:
+    facts = " ".join(
+        f"{name.rpartition('.')[2]}={told[name]}" for name, _ in hostevent.FIELDS.values() if name in told
+    )
+    return f"{when} {told['event.action']:11} {facts.removeprefix('event=')}"
 
 
 def _end(told: Mapping[str, Any], end: str) -> str:

@@ -16,7 +16,7 @@ from tidegate_agents import cli, settings
 from tidegate_agents.datapath import counters
 from tidegate_agents.events import tail
 from tidegate_agents.events.names import PolicyNames
-from tidegate_agents.events.ring import Ring, RingError
+from tidegate_agents.events.ring import ANY, Ring, RingError
 from tidegate_agents.files import FileRefused, read_bounded
 from tidegate_agents.gateway import generation
 from tidegate_agents.gateway.desired import FIXED
@@ -225,7 +225,7 @@ def _told(name: str, value: object) -> str:
 def _usage(path: Path) -> dict[str, int] | None:
     """Return what is in a ring, also while nobody sends it; None where there is none, or it is not for us to see."""
     try:
-        with contextlib.closing(Ring(path)) as ring:
+        with contextlib.closing(Ring(path, ANY)) as ring:
             return {"pending": ring.pending(), "capacity": ring.capacity, "dropped": ring.dropped()}
     except (OSError, RingError):
         return None

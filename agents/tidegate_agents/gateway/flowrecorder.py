@@ -50,7 +50,7 @@ class FlowRecorder:
 
     def __init__(self, places: Places, room: int = ROOM_BYTES) -> None:
         """Take where the ring goes, and how many bytes of news may wait."""
-        _, self.ring = places.rings
+        self.ring = places.rings.flows
         self.counts = Counts()
         self._note, self._room = places.run / "flows.recording", room
         self._shared = Shared()

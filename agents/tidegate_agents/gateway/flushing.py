@@ -40,13 +40,14 @@ class FlusherKeeper:
     """The flusher's life: started when it has work, restarted when it ends or its settings change."""
 
     def __init__(self, places: Places, gateway: str, user: int) -> None:
-        self.ring, self.flow_ring = places.rings
+        self.rings = places.rings
         self.restarts = 0
         self.problem: str | None = None
         """Why the settings are not followed, or no flusher can be started; one that runs goes on as it is."""
         self._home, self._user = places.flusher_status.parent, user
         self._command = [sys.executable, "-m", "tidegate_agents.events.flusher"]
-        self._command += ["--ring", str(self.ring), "--ring", str(self.flow_ring)]
+        for ring in self.rings:
+            self._command += ["--ring", str(ring)]
         self._command += ["--names", str(generation.names(places))]
         self._command += ["--gateway", gateway, "--status", str(places.flusher_status)]
         self._command += ["--parent", str(os.getpid()), "--user", str(user)]
@@ -93,7 +94,7 @@ class FlusherKeeper:
 
     def _work(self) -> _Work | None:
         """Return what a flusher is to do; None when that is nothing."""
-        rings = (_inode(self.ring), _inode(self.flow_ring))
+        rings = tuple(_inode(ring) for ring in self.rings)
         return (self._settings, rings) if self._settings is not None and any(rings) else None
 
     def _note(self, problem: str | None) -> None:

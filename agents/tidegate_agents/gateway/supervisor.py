@@ -25,7 +25,7 @@ from tidegate_agents.datapath import offload
 from tidegate_agents.datapath.judge import Tables
 from tidegate_agents.events import ring
 from tidegate_agents.files import FileRefused
-from tidegate_agents.gateway import conntrack, generation, network, nft, ruleset, traces
+from tidegate_agents.gateway import generation, network, nft, ruleset, traces
 from tidegate_agents.gateway.accounting import Accounting
 from tidegate_agents.gateway.desired import FIXED, NOTHING, Desired, common, read_bundle, without_rights
 from tidegate_agents.gateway.device import Device
@@ -33,6 +33,7 @@ from tidegate_agents.gateway.drift import Drifts, Kernel
 from tidegate_agents.gateway.exporter import Exporter
 from tidegate_agents.gateway.flowrecorder import FlowRecorder, is_wanted
 from tidegate_agents.gateway.flushing import FlusherKeeper
+from tidegate_agents.gateway.hostnews import HostNews
 from tidegate_agents.gateway.processes import (
     Backoff,
     Forwarder,
@@ -44,12 +45,13 @@ from tidegate_agents.gateway.processes import (
     replace_forwarder,
     survivor,
 )
+from tidegate_agents.gateway.revoking import Revoker
 from tidegate_agents.gateway.tuns import Tuns
+from tidegate_agents.hearing import Evidence, Hearing, Outcome
 from tidegate_agents.inbox import Inbox
 from tidegate_agents.notify import Notifier
-from tidegate_agents.trial import Deadline, Name, is_host_s
+from tidegate_agents.trial import is_host_s
 from tidegate_agents.watch import POLL_SECONDS, Waker
-from tidegate_schema.policy import FAR_FUTURE
 
 log = logging.getLogger("tidegate.gateway")
 
@@ -70,6 +72,7 @@ class Supervisor:
         self._forwarding, self._accounting = network.Forwarding(), Accounting()
         self._flusher = FlusherKeeper(places, self._inbox.identity.host, self._fixed["flusher_uid"])
         self._flows = FlowRecorder(places)
+        self._news = HostNews(places, self._inbox.events)
         self._exporter = Exporter(places, self._device.name, self._fixed["tun"])
         self._forwarder: Forwarder | Survivor | None = None
         self._backoff = Backoff()
@@ -77,16 +80,11 @@ class Supervisor:
         self._tuns = Tuns(self._fixed)
         self._kernel = Kernel(self._fixed, self._device, self._tuns, self._rules)
         self._drifts = Drifts(self._inbox.events)
-        self._tried: Name | None = None
-        """The release whose trial the deadline is of."""
-        self._deadline, self._deaths_before = Deadline(), 0
+        self._hearing, self._deaths_before = Hearing(self._inbox.succession), 0
+        self._revoker = Revoker(self._flows)
         self._applied: Desired | None = None
-        # Whose an address was when connections were last judged; "" when it has changed hands since, in observe.
-        self._owners: dict[bytes, str] = {}
-        self._owners_unknown = False
         self._forwarder_enforces = False
         self._generation = 0
-        self._next_change = self._look_again = FAR_FUTURE
         self._live_until = 0.0
         # What runs may be half of a change: then the next one is applied whole, also when it is the one before again.
         self._is_unsettled = False
@@ -136,6 +134,8 @@ class Supervisor:
         with suppress(OSError, FileRefused):  # it cannot be written down: the next turn judges again
             if self._judge():
                 self._step(waker)
+        # Last: whatever happened in this turn, and whatever is in trouble.
+        self._news.keep((self._applied or applied).settings)
 
     def _step(self, waker: Waker) -> None:
         try:
@@ -167,40 +167,31 @@ class Supervisor:
 
         Nobody outside can force a rollback: nothing that a client or a network does is asked for.
         """
-        succession = self._inbox.succession
-        if succession.on_trial is None:
+        if self._inbox.succession.on_trial is None:
             return False
-        if succession.on_trial != self._tried:
-            self._tried, self._deadline = succession.on_trial, Deadline()
+        if self._hearing.begins():
             self._deaths_before = self._restarts["forwarder"]
         applied = self._applied
         assert applied is not None
-        is_applied = (
-            self._trouble is None and not self._is_unsettled and applied.release == self._inbox.release
-        )
         died = self._restarts["forwarder"] != self._deaths_before
         self._deaths_before = self._restarts["forwarder"]
-        seconds = applied.settings["confirm_timeout"]
-        verdict = self._deadline.judge(
-            time.monotonic(),
-            ok=is_applied
+        evidence = Evidence(
+            works=self._trouble is None
+            and not self._is_unsettled
+            and applied.release == self._inbox.release
             and self._forwarder is not None
             and not died
             and self._kernel.are_loaded(applied.bundle),
-            counts=succession.was_well and not (self._trouble is not None and self._is_host_s),
-            seconds=seconds,
+            counts=not (self._trouble is not None and self._is_host_s),
+            seconds=applied.settings["confirm_timeout"],
             settle=_SETTLE_SECONDS,
         )
-        if verdict:
-            succession.confirm()
-            self._write_status()
-            return False
-        if verdict is None:
-            return False
         said = self._trouble or "the forwarder does not stay up, or peers are not as they should be"
-        # Anew: where there is nothing to go back to, that is not looked for at every turn.
-        self._deadline = Deadline()
-        return succession.fail(f"not at work within {seconds} s: {said}")
+        why = f"not at work within {evidence.seconds} s: {said}"
+        outcome = self._hearing.judge(time.monotonic(), evidence, why)
+        if outcome is Outcome.CONFIRMED:
+            self._write_status()
+        return outcome is Outcome.TAKEN_BACK
 
     # The start and the end ----------------------------------------------------------------------------------
 
@@ -224,7 +215,7 @@ class Supervisor:
         undo.callback(self._device.down)
         self._forwarder = self._adopt(before)
         if self._forwarder is None:
-            for path in self._places.rings:
+            for path in (self._places.rings.events, self._places.rings.flows):
                 ring.forget_if_resized(path, self._fixed["ring_records"])
         traces.sweep(before, self._fixed, host.public_key(self._places))
         self._forwarding.look(before.get("forwarding", ()))
@@ -256,9 +247,10 @@ class Supervisor:
             try:
                 tables = Tables.parse(generation.file(self._places, self._generation).read_bytes())
             except (OSError, ValueError, KeyError, TypeError):
-                self._owners_unknown = True
+                self._revoker.remember(None)
             else:
-                self._owners, self._forwarder_enforces = dict(tables.clients), tables.enforce
+                self._revoker.remember(tables.clients)
+                self._forwarder_enforces = tables.enforce
 
     def _may_go_on(self) -> bool:
         """Tell whether what an earlier agent left at work may go on without this one: not with less than is wanted."""
@@ -313,14 +305,12 @@ class Supervisor:
 
     def _end_in_time(self, desired: Desired, loaded: Desired) -> None:
         """End what a rule's time ended; the rules in the kernel are those of `loaded`."""
-        now = self._inbox.now()
-        if now < min(self._next_change, self._look_again):
-            return
-        # Once more a second later: the forwarder reads the clock once a batch, and may have let a last packet of the
-        # old time pass behind the first look.
-        self._look_again = now + 1 if now >= self._next_change else FAR_FUTURE
-        self._forget_flows(loaded)
-        self._revoke(desired)
+        if self._revoker.is_due(self._inbox.now()):
+            self._forget_flows(loaded)
+            self._revoke(desired)
+
+    def _revoke(self, desired: Desired) -> None:
+        self._revoker.judge(desired, self._generation, self._inbox.now())
 
     def _meanwhile(self, desired: Desired) -> None:
         """Do what cannot wait, for a forwarder of `desired` to load, say: let replies pass, and end what is over."""
@@ -337,7 +327,7 @@ class Supervisor:
     def _patience(self) -> float:
         if self._trouble is not None:
             return POLL_SECONDS  # what is due and fails is tried again, but not in a loop without a rest
-        return max(0.0, min(POLL_SECONDS, min(self._next_change, self._look_again) - self._inbox.now()))
+        return max(0.0, min(POLL_SECONDS, self._revoker.seconds_left(self._inbox.now())))
 
     def _desired(self) -> Desired:
         current = self._inbox.settings(self._applied.settings if self._applied else None)
@@ -440,42 +430,9 @@ class Supervisor:
             nft.load(ruleset.stay_live(timeout))
             self._live_until = time.monotonic() + timeout / 4
 
-    def _revoke(self, desired: Desired) -> None:
-        """Cut connections that are no longer allowed, or whose client's address is another's now.
-
-        Notes when that may next be due; when it fails, it is due still.
-        """
-        bundle, now = desired.bundle, self._inbox.now()
-        if not desired.enforce:
-            self._next_change = FAR_FUTURE
-            moved = self._moved(desired)
-            self._flows.judged(self._generation, False, bundle.clients, bundle.policy, now, moved)
-            self._owners |= {a: "" if a in moved else c for a, c in bundle.clients.items()}
-            return
-        self._next_change = min(self._next_change, now)
-        moved = self._moved(desired)
-
-        def allowed(source: bytes, destination: bytes, protocol: int, port: int) -> bool:
-            return source not in moved and bundle.allows(source, destination, protocol, port, now)
-
-        with self._flows.standing_back() as cutting:
-            revoked = conntrack.revoke(allowed, cutting)
-        self._flows.judged(self._generation, True, bundle.clients, bundle.policy, now, moved)
-        if revoked:
-            log.info("cut %d connections that are no longer allowed", revoked)
-        self._owners, self._owners_unknown = dict(bundle.clients), False
-        self._next_change = bundle.policy.next_change(now)
-
-    def _moved(self, desired: Desired) -> set[bytes]:
-        """Return the addresses that are not whose they were: connections of the one are none of the other's."""
-        clients = desired.bundle.clients
-        if self._owners_unknown:
-            return set(clients)
-        return {address for address, client in clients.items() if self._owners.get(address, client) != client}
-
     def _log(self, desired: Desired) -> Log | None:
         """Return where a forwarder's events go; None where there is no room for a ring, which holds up nothing else."""
-        path, _ = self._places.rings
+        path = self._places.rings.events
         try:
             problem = ring.open_or_replace(path, desired.settings["ring_records"])
         except OSError as error:
@@ -548,6 +505,7 @@ class Supervisor:
     def _keep_events(self, waker: Waker) -> None:
         assert self._applied is not None
         self._flows.keep(self._applied.settings)
+        self._news.keep(self._applied.settings)
         self._flusher.keep(self._applied.settings, waker)
 
     # What it says -------------------------------------------------------------------------------------------
@@ -582,7 +540,7 @@ class Supervisor:
             **self._inbox.status(),
             "trouble": self._trouble,
             "drift": dict(self._drifts.standing),
-            "log_problem": self._ring_problem or self._flusher.problem,
+            "log_problem": self._ring_problem or self._news.problem or self._flusher.problem,
             "release": self._applied.release,
             "policy": self._applied.bundle.policy.document is not None,
             "peers": self._peers(),

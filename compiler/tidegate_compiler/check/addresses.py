@@ -39,7 +39,7 @@ def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
     first: dict[bytes, tuple[str, str]] = {}
     every = [*(gateway.public_key.value for gateway in inventory.gateways.values())]
     every += [key for key, _, _ in inventory.client_rows.values()]
-    if len({_point(key) for key in every if key}) == len(every):
+    if len({point(key) for key in every if key}) == len(every):
         return  # the good case of a hundred thousand
     owners = chain(
         (("gateway", gateway.name, gateway.public_key.value) for gateway in inventory.gateways.values()),
@@ -48,7 +48,7 @@ def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
     for kind, name, key in owners:
         if not key:
             continue  # could not be read
-        other = first.setdefault(_point(key), (kind, name))
+        other = first.setdefault(point(key), (kind, name))
         if other != (kind, name):
             where, at = (_owner(inventory, *one).public_key.where for one in ((kind, name), other))
             told = f"{other[0]} {show(other[1])}"
@@ -56,7 +56,7 @@ def _keys(inventory: Inventory) -> Iterator[Diagnostic]:
             yield Diagnostic(where, "TG021", message)
 
 
-def _point(key: bytes) -> bytes:
+def point(key: bytes) -> bytes:
     """Return a key without its top bit: X25519 ignores it (RFC 7748, section 5), so both spellings are one identity."""
     return key if key[-1] < 0x80 else key[:-1] + bytes([key[-1] & 0x7F])
 

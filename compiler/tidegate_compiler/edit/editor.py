@@ -57,6 +57,15 @@ class Editor:
             raise LayoutError("the file is laid out in a way that is not edited safely; edit it by hand")
         return self.text
 
+    @property
+    def values(self) -> Any:
+        """Return what the text says, or will have to say when it is finished."""
+        return self._values
+
+    def is_flow(self, path: Path) -> bool:
+        """Tell whether a value is written in brackets or braces."""
+        return self._find(path).flow
+
     # Adding ---------------------------------------------------------------------------------------------------------
 
     def add_object(self, name: str, fields: Fields) -> int:
@@ -95,7 +104,7 @@ class Editor:
 
     def add_item(self, path: Path, item: str) -> int:
         """Append a text to the list at `path`, in the list's own style; return its line, from 1."""
-        values = _at(self._values, path)
+        values = value_at(self._values, path)
         found = self._find(path)
         if not isinstance(values, list) or found.kind != LIST:
             raise LayoutError("there is no list to which this could be added")
@@ -175,7 +184,7 @@ class Editor:
             assert index is not None
             places.append((parent.items[index].start, parent, index, path))
         for _, parent, index, path in sorted(places, key=lambda place: place[0], reverse=True):
-            del _at(self._values, path[:-1])[path[-1]]
+            del value_at(self._values, path[:-1])[path[-1]]
             if parent.flow:
                 self._out_of_brackets(parent, index)
             else:
@@ -314,7 +323,8 @@ class Editor:
         return self.line_of(begin)
 
 
-def _at(values: Any, path: Path) -> Any:
+def value_at(values: Any, path: Path) -> Any:
+    """Return the value at a path."""
     for step in path:
         values = values[step]
     return values

@@ -81,10 +81,11 @@ def style_of(root: Span | None) -> Style:
 
 def in_flow(fields: Fields, quote: bool = False) -> str:
     """Return an object on one line: `{a: b, c: [d]}`."""
-    return "{" + ", ".join(f"{word(k, quote)}: {_value(v, quote)}" for k, v in fields.items()) + "}"
+    return "{" + ", ".join(f"{word(k, quote)}: {flow_value(v, quote)}" for k, v in fields.items()) + "}"
 
 
-def _value(value: str | Sequence[str] | Mapping[str, str], quote: bool = False) -> str:
+def flow_value(value: str | Sequence[str] | Mapping[str, str], quote: bool = False) -> str:
+    """Return a value on one line."""
     if isinstance(value, str):
         return word(value, quote)
     if isinstance(value, Mapping):
@@ -96,8 +97,8 @@ def in_block(fields: Fields, style: Style, indent: int) -> list[str]:
     """Return an object's fields, a line or more each, `indent` columns in."""
     lines = []
     for key, value in fields.items():
-        if style.lists is None or isinstance(value, str | Mapping):
-            lines.append(f"{' ' * indent}{key}: {_value(value)}")
+        if style.lists is None or isinstance(value, str | Mapping) or not value:
+            lines.append(f"{' ' * indent}{key}: {flow_value(value)}")
             continue
         lines.append(f"{' ' * indent}{key}:")
         lines += [f"{' ' * (indent + style.lists)}- {word(item)}" for item in value]

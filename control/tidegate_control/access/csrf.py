@@ -43,7 +43,7 @@ class Forgery:
             is_by_cookie = getattr(request.state, "session", None) is not None
             if is_by_cookie or scope["path"] == LOGIN:
                 self._check_origin(request)
-            if is_by_cookie:
+            if is_by_cookie and scope["path"] != LOGIN:
                 receive = await _check_token(request)
         await self._app(scope, receive, send)
 

@@ -16,6 +16,8 @@ from tidegate_control.problems import Problem
 
 TARGET_MOST = 8192
 HEADERS_MOST = 100
+HEADERS_BYTES = 16 * 1024
+_VERSIONS = ("1.0", "1.1")
 BODY_SECONDS = 60.0
 """Within this a body is here, whole."""
 INTAKE = "/v1/"
@@ -46,7 +48,7 @@ class Limits:
         self._now: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as an ASGI application; Problem 400, 408, 413, 414, 421, 431, 503."""
+        """Answer as an ASGI application; Problem 400, 408, 413, 414, 421, 431, 503, 505."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -80,8 +82,13 @@ def _check_target(scope: Scope) -> None:
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     if len(raw) + len(scope["query_string"]) > TARGET_MOST:
         raise Problem(414, "Address too long", f"at most {TARGET_MOST} bytes are read")
-    if len(scope["headers"]) > HEADERS_MOST:
-        raise Problem(431, "Too many header fields", f"at most {HEADERS_MOST} are read")
+    if scope["http_version"] not in _VERSIONS:
+        raise Problem(505, "Another HTTP", "HTTP/1.1 is spoken here")
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    # h11 bounds only what has not come whole yet.
+    if len(headers) > HEADERS_MOST or sum(len(name) + len(value) for name, value in headers) > HEADERS_BYTES:
+        detail = f"at most {HEADERS_MOST} fields with {HEADERS_BYTES} bytes are read"
+        raise Problem(431, "Too many header fields", detail)
     path: str = scope["path"]
     # Names have none of these, and no two programs agree on what they mean. U+FFFD is what no UTF-8 becomes.
     if not path.startswith("/") or path.startswith("//") or "\\" in path or "\ufffd" in path:
@@ -91,7 +98,9 @@ def _check_target(scope: Scope) -> None:
 
 
 def _check_length(request: HTTPConnection, limit: int) -> None:
-    """Refuse a body that says beforehand that it is too large."""
+    """Refuse a body that says beforehand that it is too large, or says its length in two ways (request smuggling)."""
+    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+        raise Problem(400, "Bad request", "a body has one length", headers=_CLOSE)
     told = request.headers.get("content-length", "0")
     if not re.fullmatch(r"[0-9]{1,18}", told):
         raise Problem(400, "Bad request", "Content-Length is no number", headers=_CLOSE)

@@ -11,7 +11,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from tidegate_control import problems
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.onward import address, local
-from tidegate_control.problems import Problem
 
 _MACHINES = ("/api/", "/v1/")
 
@@ -33,11 +32,11 @@ async def login(_request: Request, status: int, wrong: str, onward: str) -> Resp
     return HTMLResponse(text, status)
 
 
-async def refuse(request: Request, problem: Exception) -> Response:
-    """Answer a Problem: a page to a browser, to the form to log in where that helps; JSON to everybody else."""
-    assert isinstance(problem, Problem)
+async def refuse(request: Request, error: Exception) -> Response:
+    """Answer whatever was raised: a page to a browser, or the way to the form to log in; JSON to everybody else."""
+    problem = problems.of(error)
     if not _wants_page(request):
-        return await problems.answer(request, problem)
+        return problems.response(problem)
     if problem.status == 401 and request.method in ("GET", "HEAD"):
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(address(local(request.url.path + query)), 303)

@@ -6,7 +6,6 @@ A fault of ours is told by an ID that the log has too: no answer shows what went
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 
@@ -14,10 +13,10 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tidegate_control import problems
 from tidegate_control.access.peer import Peers
 from tidegate_control.problems import Problem
 
-log = logging.getLogger("tidegate.control")
 requests = logging.getLogger("tidegate.control.requests")
 _PATH_MOST = 200
 Answer = Callable[[Request, Problem], Awaitable[Response]]
@@ -44,20 +43,10 @@ class Refusals:
         try:
             await self._app(scope, receive, noting)
         except Exception as error:
-            problem = error if isinstance(error, Problem) else fault(error)
             if has_begun:
                 raise
-            answer = await self._answer(Request(scope), problem)
+            answer = await self._answer(Request(scope), problems.of(error))
             await answer(scope, receive, send)
-
-
-def fault(error: Exception) -> Problem:
-    """Log a fault of ours; returns the problem that tells its ID."""
-    identifier = secrets.token_hex(6)
-    log.error("fault %s: %s", identifier, type(error).__name__, exc_info=error)
-    return Problem(
-        500, "A fault of the server", f"the log tells more under {identifier}", extra={"id": identifier}
-    )
 
 
 class RequestLog:

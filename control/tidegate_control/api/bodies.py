@@ -42,11 +42,11 @@ async def refuse(request: Request) -> None:
 def _check_type(request: Request, media_type: str) -> None:
     fields = request.headers.getlist("content-type")
     parts = [part.strip().lower() for part in fields[0].split(";")] if len(fields) == 1 else []
-    if parts[:1] != [media_type] or any(part not in ("charset=utf-8", 'charset="utf-8"') for part in parts[1:]):
+    if parts[:1] != [media_type] or any(
+        part not in ("charset=utf-8", 'charset="utf-8"') for part in parts[1:]
+    ):
         sent = f", not {show(fields[0])}" if fields else ""
-        raise Problem(
-            415, detail=f"send Content-Type: {media_type}{sent}", headers={"Accept": media_type}
-        )
+        raise Problem(415, detail=f"send Content-Type: {media_type}{sent}", headers={"Accept": media_type})
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, detail="send the body as it is, without Content-Encoding")
 

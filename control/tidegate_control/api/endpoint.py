@@ -1,6 +1,6 @@
 """From a request to an answer: may the caller, is it well formed, has it the answer already; then the handler.
 
-    require -> parameters -> body -> If-None-Match -> handler (in a thread) -> answer, or a problem
+require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer, or a problem
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from tidegate_control import problems
 from tidegate_control.access.guard import require
-from tidegate_control.api import bodies, parameters, preconditions
+from tidegate_control.api import bodies, parameters, paths, preconditions
 from tidegate_control.api.made import Made
 from tidegate_control.api.operation import Answer, Call, Operation
+from tidegate_control.inventory.errors import InventoryError
+from tidegate_control.problems import Problem
 from tidegate_schema import jsonfile
 
 if TYPE_CHECKING:
@@ -32,13 +33,13 @@ def route(services: Services, made: Made, operations: Sequence[Operation]) -> Ro
     async def endpoint(request: Request) -> Response:
         try:
             return await _answered(services, made, methods, request)
-        except Exception as error:
-            return problems.response(problems.of(error))
+        except InventoryError as error:
+            raise problems.of_inventory(error) from None
 
     # Every method comes here, so that one that is not allowed is told all that are.
-    made = Route(operations[0].path, endpoint)
-    made.methods = None
-    return made
+    found = Route(operations[0].path, endpoint)
+    found.methods = None
+    return found
 
 
 async def _answered(
@@ -47,8 +48,10 @@ async def _answered(
     operation = methods.get("GET" if request.method == "HEAD" else request.method)
     if operation is None:
         allowed = sorted({*methods, *({"HEAD"} if "GET" in methods else ())})
-        raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
+        detail = f"not with this method; allowed: {', '.join(allowed)}"
+        raise Problem(405, detail=detail, headers={"Allow": ", ".join(allowed)})
     caller = require(request, operation.scope)
+    paths.check(request.path_params)
     query = parameters.read(operation.parameters, request.query_params.multi_items())
     if operation.body is None:
         await bodies.refuse(request)
@@ -60,7 +63,7 @@ async def _answered(
 
 
 def _run(operation: Operation, call: Call) -> Answer:
-    if operation.is_conditional and "if-none-match" in call.headers:
+    if operation.is_conditional and "at" not in call.query and "if-none-match" in call.headers:
         head = call.services.inventory.head()
         if preconditions.is_known(call.headers["if-none-match"], head):
             return Answer(None, 304, head)

@@ -91,7 +91,9 @@ def _run(command: Sequence[str], request: Request, seconds: float) -> None:
     try:
         process.communicate(jsonfile.canonical(request.document()), timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise HandoverError(504, f"the publish command took longer than {seconds:g} s and was ended") from None
+        raise HandoverError(
+            504, f"the publish command took longer than {seconds:g} s and was ended"
+        ) from None
     finally:
         if process.poll() is None:
             with suppress(ProcessLookupError):
@@ -101,12 +103,13 @@ def _run(command: Sequence[str], request: Request, seconds: float) -> None:
         process.stdin.close()
     if process.returncode:
         raise HandoverError(
-            502, f"the publish command ended with status {process.returncode}; the server's log has what it said"
+            502,
+            f"the publish command ended with status {process.returncode}; the server's log has what it said",
         )
 
 
 def write(directory: Path, request: Request) -> str:
-    """Write the request for a signer to find, and return the file's name; asking twice is asking once. HandoverError."""
+    """Write the request for a signer to find, and return its name; asking twice is asking once. HandoverError."""
     name = f"{request.commit}.json"
     aside = f".{name}.{secrets.token_hex(8)}.new"
     try:

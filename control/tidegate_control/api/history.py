@@ -20,7 +20,9 @@ PARAMETERS = (
         "Only commits that touch the object of this kind and name.",
         {"type": "string", "enum": list(_BY_PATH)},
     ),
-    Parameter("name", "The object's name, with `kind`.", {"type": "string", "minLength": 1, "maxLength": 100}),
+    Parameter(
+        "name", "The object's name, with `kind`.", {"type": "string", "minLength": 1, "maxLength": 100}
+    ),
     Parameter("before", "Only commits behind this one: from `next` of the page before.", COMMIT_SCHEMA),
     Parameter(LIMIT_PARAMETER.name, LIMIT_PARAMETER.description, {**LIMIT_PARAMETER.schema, "maximum": MOST}),
 )

@@ -1,12 +1,11 @@
 """The kinds of objects as the API names and shapes them, out of the inventory's own schemas.
 
-    {"public_key": …, "addresses": […], "gateways": […],                        as clients/*.yaml has it
-     "name": …, "client_id": …, "file": …, "line": …}                           read-only beside it
+{"public_key": …, "addresses": […], "gateways": […],                        as clients/*.yaml has it
+ "name": …, "client_id": …, "file": …, "line": …}                           read-only beside it
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,11 +57,9 @@ EVERY = (*KINDS, THE_OVERLAY)
 @functools.cache
 def _fields(path: str, kind: str) -> Schema:
     whole = validation.schema(path)
-    inner = {
-        "test": lambda: whole["items"],
-        OVERLAY: lambda: whole["properties"][OVERLAY],
-    }.get(kind, lambda: whole["additionalProperties"])()
-    return for_ecma(copy.deepcopy(inner))
+    inner = whole["items"] if kind == "test" else whole.get("additionalProperties")
+    found: Schema = for_ecma(whole["properties"][OVERLAY] if kind == OVERLAY else inner)
+    return found
 
 
 def for_ecma(schema: Any) -> Any:

@@ -66,7 +66,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Page:
-    """The names on it, how many objects the query finds in all, and where the next page begins after, if there is one."""
+    """The names on it, how many objects the query finds in all, and after which place the next page begins, if any."""
 
     names: tuple[str, ...]
     total: int

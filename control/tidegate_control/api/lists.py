@@ -7,7 +7,16 @@ from typing import Any
 
 from tidegate_control.api import kinds
 from tidegate_control.api.kinds import Kind
-from tidegate_control.api.listing import LIMIT, MOST, NAME, CursorError, Index, Query, read_cursor, write_cursor
+from tidegate_control.api.listing import (
+    LIMIT,
+    MOST,
+    NAME,
+    CursorError,
+    Index,
+    Query,
+    read_cursor,
+    write_cursor,
+)
 from tidegate_control.api.operation import PREFIX, Answer, Call, Parameter
 from tidegate_control.problems import named
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:  # which are made with one
+    from tidegate_control.api.operation import Operation
 
 T = TypeVar("T")
 COMMITS = 2
@@ -23,7 +26,9 @@ class _Entry:
 class Made:
     """Values by commit and name. Used by several threads: whoever comes while one is being made waits for it."""
 
-    def __init__(self, commits: int = COMMITS) -> None:
+    def __init__(self, operations: tuple[Operation, ...] = (), commits: int = COMMITS) -> None:
+        """Hold the values of so many commits; `operations` are the API's own, for its description."""
+        self.operations = operations
         self._most = commits
         self._lock = threading.Lock()
         self._of: OrderedDict[str, dict[Hashable, _Entry]] = OrderedDict()

@@ -28,7 +28,13 @@ def create(kind: Kind, call: Call) -> Answer:
     file, name = body.pop("file", None), body.pop("name", "")
     inventory = call.services.inventory
     outcome = inventory.create(
-        kind.kind, name, body, author=call.author, expected=_expected(call, False), file=file, **_options(call)
+        kind.kind,
+        name,
+        body,
+        author=call.author,
+        expected=_expected(call, False),
+        file=file,
+        **_options(call),
     )
     return _written(kind, outcome, created=True)
 
@@ -77,7 +83,8 @@ def _update(kind: Kind, call: Call, fields: dict[str, Any], apart: dict[str, Any
 def _seen(call: Call, expected: str | None) -> Snapshot:
     """Return the inventory that the caller has seen."""
     try:
-        return call.services.inventory.snapshot(expected)
+        found: Snapshot = call.services.inventory.snapshot(expected)
+        return found
     except NotFound:
         raise Stale("If-Match names no revision of this inventory") from None
 
@@ -101,7 +108,9 @@ def _unchanged(kind: Kind, one: Object, apart: dict[str, Any]) -> None:
 def _find(snapshot: Snapshot, kind: Kind, name: str) -> Object:
     found = snapshot.objects(kind.kind).get(name)
     if found is None:
-        raise NotFound(f"there is no {kind.noun} {show(name)}" if kind in kinds.KINDS else "there is no overlay")
+        raise NotFound(
+            f"there is no {kind.noun} {show(name)}" if kind in kinds.KINDS else "there is no overlay"
+        )
     return found
 
 
@@ -178,9 +187,7 @@ def new_schema(kind: Kind) -> Schema:
 
 
 def shown_schema(kind: Kind) -> Schema:
-    """Return the schema of an object as answers have it. Of an inventory with errors, fields may be as wrong as they are
-    in its files, so nothing is promised of them but their names.
-    """
+    """Return the schema of an object as answers have it; in an inventory with errors, fields may break it."""
     fields = kind.schema
     apart = kinds.read_only(kind)
     return {

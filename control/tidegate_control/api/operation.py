@@ -54,7 +54,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Call:
-    """A request after every check that is the same for all: the caller may, the parameters and the body are well formed."""
+    """A request after the checks that are the same for all: the caller may, parameters and body are well formed."""
 
     services: Services
     made: Made
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back: a JSON value, or bytes of another media type, whole or in pieces. `commit` becomes the ETag."""
+    """What is sent back: a JSON value, or bytes of another media type, whole or in pieces. `commit` is the ETag."""
 
     body: Any = None
     status: int = 200
@@ -82,11 +82,11 @@ class Answer:
     pieces: Iterator[bytes] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operation:
-    """One method of one path below PREFIX. `is_conditional`: it reads the inventory and nothing else, so an ETag says
-    whether the answer is still the same; `needs_match`: it changes what is there, so If-Match says what was seen.
-    `problems` are further statuses that it has an own use for.
+    """One method of one path below PREFIX. `is_conditional`: it reads the inventory and, without `at`, nothing else, so
+    that If-None-Match may spare the answer; `takes_match`: If-Match says which inventory its writer has seen.
+    `problems` are further statuses that it has a use of its own for.
     """
 
     method: str

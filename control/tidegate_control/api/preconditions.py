@@ -1,7 +1,7 @@
 """Conditional requests (RFC 9110, section 13) on the one validator there is: `"<commit>"`, the inventory's revision.
 
-A read with `If-None-Match` of the revision that still is gets 304. A write of something that exists says with `If-Match`
-which revision its author has seen: without it 428, with another one 412. `If-Match: *` says "whatever it is by now".
+A read with `If-None-Match` of the revision that still is gets 304. A write of something that exists says with
+`If-Match` which revision its author has seen: without it 428, with another one 412. `If-Match: *` is for any.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def expected(if_match: str | None, head: str, needed: bool) -> str | None:
     """
     if if_match is None:
         if needed:
-            detail = 'say which revision you have seen: If-Match: "COMMIT" (ETag of the last answer), or * for any'
+            detail = (
+                'say which revision you have seen: If-Match: "COMMIT" (ETag of the last answer), or * for any'
+            )
             raise named(428, "no-if-match", "Precondition required", detail)
         return None
     if if_match.strip(" \t") == ANY:

@@ -90,7 +90,9 @@ def _with_files(base: Snapshot, files: Mapping[str, str | None]) -> Snapshot:
     for path in files:
         if not edits.is_of_inventory(path):
             error = shape.error(("files", path), "no file of an inventory; for instance clients/team.yaml")
-            raise shape.refused(f"{show(path)}: no file of an inventory; for instance clients/team.yaml", [error])
+            raise shape.refused(
+                f"{show(path)}: no file of an inventory; for instance clients/team.yaml", [error]
+            )
     return _changed(base, {path: None if text is None else text.encode() for path, text in files.items()})
 
 

@@ -14,7 +14,9 @@ SCHEMA: Schema = {
     "type": "object",
     "additionalProperties": False,
     "required": ["commit"],
-    "properties": {"commit": {**COMMIT_SCHEMA, "description": "The branch's tip, as its publisher has seen it."}},
+    "properties": {
+        "commit": {**COMMIT_SCHEMA, "description": "The branch's tip, as its publisher has seen it."}
+    },
 }
 
 
@@ -27,7 +29,9 @@ def publish(call: Call) -> Answer:
     shape.check(SCHEMA, call.body)
     snapshot = call.services.inventory.snapshot()
     if call.body["commit"] != snapshot.commit:
-        raise Stale("that commit is not the branch's tip: look at what is, or revert to what was, and publish that")
+        raise Stale(
+            "that commit is not the branch's tip: look at what is, or revert to what was, and publish that"
+        )
     proposal.compiled(snapshot)
     request = handover.Request(
         snapshot.commit, settings.branch, call.caller.name, call.caller.email, int(time.time())

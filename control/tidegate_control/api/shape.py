@@ -70,7 +70,9 @@ def _messages(one: Any) -> Iterable[str]:
     elif keyword == "additionalProperties":
         known = one.schema.get("properties", {})
         yield from (
-            f"there is no member {show(name)}{did_you_mean(name, known)}" for name in value if name not in known
+            f"there is no member {show(name)}{did_you_mean(name, known)}"
+            for name in value
+            if name not in known
         )
     elif keyword == "type":
         wanted = expected if isinstance(expected, str) else " or ".join(expected)
@@ -101,6 +103,6 @@ def _nothing(*_: Any) -> Iterable[Any]:
 @functools.lru_cache(maxsize=256)
 def _validator(schema: str) -> Any:
     made: Any = extend(  # type: ignore[no-untyped-call]
-        Draft202012Validator, {keyword: _nothing for keyword in _LEFT}
+        Draft202012Validator, dict.fromkeys(_LEFT, _nothing)
     )
     return made(json.loads(schema))

@@ -272,4 +272,10 @@ def open_store(url: str, password: str = "", clock: Callable[[], float] = time.t
         from tidegate_control.intake.duck import DuckStore
 
         return DuckStore(rest, clock)
-    raise StoreError("events: write duckdb:///PATH or clickhouse://USER@HOST:PORT/DATABASE")
+    if scheme in ("clickhouse", "clickhouses"):
+        from tidegate_control.intake.clickhouse import ClickHouseStore
+
+        return ClickHouseStore(url, password, clock)
+    raise StoreError(
+        "events: write duckdb:///PATH or clickhouse://USER@HOST:PORT/DATABASE (clickhouses:// with TLS)"
+    )

@@ -11,7 +11,7 @@ InventoryError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.edit.remove import Loss
@@ -41,7 +41,13 @@ class Stale(InventoryError):  # noqa: N818
 
 
 class Invalid(InventoryError):  # noqa: N818
-    """The write would bring new errors, which `diagnostics` names."""
+    """The write would bring new errors, which `diagnostics` names; `files` are what their places are in."""
+
+    def __init__(
+        self, message: str, diagnostics: Sequence[Diagnostic] = (), files: Mapping[str, bytes] | None = None
+    ) -> None:
+        super().__init__(message, diagnostics)
+        self.files = files or {}
 
 
 class Refused(InventoryError):  # noqa: N818

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,9 +10,11 @@ from functools import cached_property
 from tidegate_compiler import files as layout
 from tidegate_compiler import pipeline
 from tidegate_compiler.check import Checked, check
+from tidegate_compiler.check.step import is_right
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.edit.survey import NAMED, Survey
 from tidegate_compiler.load import Documents, load
+from tidegate_compiler.model import Inventory
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import source
 from tidegate_compiler.resolve import Fleet
@@ -45,9 +48,25 @@ class Snapshot:
             else Sheet(document)
             for document in documents
         }
-        return cls(
-            commit, content, documents, tuple(problems), sheets, like._fleet_if_made() if like else None
-        )
+        fleet = like._fleet_if_made() if like else None
+        made = cls(commit, content, documents, tuple(problems), sheets, fleet)
+        if like is not None:
+            made._take_over(like)
+        return made
+
+    def _take_over(self, like: Snapshot) -> None:
+        """Keep what is known of another one and holds here as well."""
+        model = like.__dict__.get("_model")
+        if model is not None and not self.content.problems and not self.flaws:
+            with pipeline.without_collector():
+                if is_right(model, like.documents, self.documents):
+                    self.__dict__["_model"] = model
+        objects = like.__dict__.get("_objects")
+        if objects is not None:
+            self.__dict__["_objects"] = {
+                kind: known.with_sheets([sheet for sheet in self._sheets.values() if sheet.kind == kind])
+                for kind, known in objects.items()
+            }
 
     @property
     def files(self) -> Mapping[str, bytes]:
@@ -59,16 +78,26 @@ class Snapshot:
         """Return all that `check` says of it, warnings too."""
         return pipeline.validate_files(self.files, list(self.content.problems), like=self.documents)
 
-    @cached_property
+    @property
     def has_errors(self) -> bool:
         """Tell whether it has any error; sooner known than what they are, and than any warning."""
+        return self._model is None
+
+    @cached_property
+    def _model(self) -> Inventory | None:
+        """Return an inventory of the same overlay and gateways; None when there are errors."""
         if "checked" in self.__dict__:
-            return self.checked.inventory is None
+            return self.checked.inventory
         with pipeline.without_collector():
-            found = check(
-                self.documents, [*self.content.problems, *self.flaws], self.files, with_warnings=False
-            )
-        return (self.checked.inventory if found.rough else found.inventory) is None
+            problems = [*self.content.problems, *self.flaws]
+            found = check(self.documents, problems, self.files, with_warnings=False)
+        return self.checked.inventory if found.rough else found.inventory
+
+    def at(self, commit: str) -> Snapshot:
+        """Return the same inventory as that of another commit, with all that is known of it."""
+        made = copy.copy(self)
+        object.__setattr__(made, "commit", commit)
+        return made
 
     def survey(self) -> Survey:
         """Return what the editing of inventories has to know of it; of addresses in use nothing."""
@@ -118,9 +147,23 @@ class Snapshot:
 class _Objects(Mapping[str, Object]):
     """The objects of some files; of a name that stands twice, the first counts, as for `check`."""
 
-    def __init__(self, sheets: list[Sheet]) -> None:
-        found = {name: sheet for sheet in reversed(sheets) for name in sheet.names}
+    def __init__(self, files: list[Sheet]) -> None:
+        self._files = files
+        found = {name: sheet for sheet in reversed(files) for name in sheet.names}
         self.sheets = {name: found[name] for name in sorted(found)}
+
+    def with_sheets(self, files: list[Sheet]) -> _Objects:
+        """Return the objects of other files, most of which are the same."""
+        if files == self._files:
+            return self
+        changed = [new for old, new in zip(self._files, files, strict=False) if old is not new]
+        if [(f.file, f.names) for f in files] != [(f.file, f.names) for f in self._files]:
+            return _Objects(files)
+        made = copy.copy(self)
+        made._files, made.sheets = files, dict(self.sheets)
+        for sheet in changed:
+            made.sheets.update((name, sheet) for name in sheet.names if self.sheets[name].file == sheet.file)
+        return made
 
     def __getitem__(self, name: str) -> Object:
         return self.sheets[name].read(name)

@@ -1,9 +1,9 @@
 """The time chart: bars of allowed and denied, as SVG without script, style or font of its own. Pure.
 
-    max |        ▂            a bar is a bucket; denied stands on top of allowed and is striped,
-        |  ▂  █  █     ▂      so that it is told apart without colour
-      0 +-----------------
-        12:00          18:00
+max |        ▂            a bar is a bucket; denied stands on top of allowed and is striped,
+    |  ▂  █  █     ▂      so that it is told apart without colour
+  0 +-----------------
+    12:00          18:00
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A guard against private keys in forms. Only public ones are asked for, and the two look the same.
 
-What is certainly private is refused. Beyond that there is a sign: `wg genkey` clamps a private key (RFC 7748, section 5:
-three bits of the first byte are 0, of the last byte the highest is 0 and the next one 1), and of public keys one in 32
-looks so by chance. Such a key is taken only from somebody who says that it is the public one. A text that is refused or
-suspected is never sent back in a page.
+What is certainly private is refused. Beyond that there is a sign: `wg genkey` clamps a private key (RFC 7748, section
+5: three bits of the first byte are 0, of the last byte the highest is 0 and the next one 1), and of public keys one in
+32 looks so by chance. Such a key is taken only from somebody who says that it is the public one. A text that is refused
+or suspected is never sent back in a page.
 """
 
 from __future__ import annotations

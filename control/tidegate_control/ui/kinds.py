@@ -98,7 +98,6 @@ def of_word(word: str) -> Kind:
 def _kind(word: str) -> Kind:
     path, singular, plural = _WORDS[word]
     schema = validation.schema(path)
-    about = str(schema["description"]).partition(": ")[2] or str(schema["description"])
     shape: dict[str, Any] = (
         schema["items"]
         if word == "test"
@@ -106,10 +105,9 @@ def _kind(word: str) -> Kind:
         if word == "overlay"
         else schema["additionalProperties"]
     )
+    about = str((schema if word == "overlay" else shape)["description"])
     required = set(shape["required"])
-    fields = tuple(
-        _field(word, name, inner, name in required) for name, inner in shape["properties"].items()
-    )
+    fields = tuple(_field(word, name, inner, name in required) for name, inner in shape["properties"].items())
     return Kind(word, path, singular, plural, about, fields, _COLUMNS[word], word not in ("test", "overlay"))
 
 
@@ -132,5 +130,12 @@ def _field(word: str, name: str, schema: Mapping[str, Any], is_required: bool) -
     elif isinstance(example, dict):
         example = "\n".join(f"{key}: {value}" for key, value in example.items())
     return Field(
-        name, str(schema["title"]), hint, shape, is_required, str(example), choices, _NAMES.get((word, name), ())
+        name,
+        str(schema["title"]),
+        hint,
+        shape,
+        is_required,
+        str(example),
+        choices,
+        _NAMES.get((word, name), ()),
     )

@@ -15,9 +15,12 @@ _ELSEWHERE = ""
 
 @dataclass(frozen=True)
 class Of:
-    """The object that is looked for: by name, or an access test by the line it begins on (0: the last one)."""
+    """The object that is looked for. `where` is its file, or the folder of its kind with a "/" at the end.
 
-    kind: str
+    It is known by name, or an access test by the line it begins on; 0: it is the last one in the file.
+    """
+
+    where: str
     name: str
     line: int = 0
 
@@ -30,14 +33,16 @@ class Told:
     others: tuple[Diagnostic, ...]
 
 
-def at_fields(diagnostics: Iterable[Diagnostic], file: str, text: str | None, of: Of) -> Told:
-    """Sort problems. `text` is the file that their places are in, None where it is not known."""
-    tree = parse(text)[0] if text is not None else None
-    starts = sorted(_starts(tree, of)) if tree is not None else []
+def at_fields(diagnostics: Iterable[Diagnostic], files: Mapping[str, bytes], of: Of) -> Told:
+    """Sort problems by field. `files` are what their places are in, the edit made."""
+    starts: dict[str, list[tuple[int, int, str]]] = {}
     at: dict[str, list[Diagnostic]] = {}
     others = []
     for problem in diagnostics:
-        field = _field(starts, problem) if problem.where.file == file else _ELSEWHERE
+        file = problem.where.file
+        if file not in starts:
+            starts[file] = sorted(_starts(files.get(file, b""), of)) if file.startswith(of.where) else []
+        field = _field(starts[file], problem)
         if field == _ELSEWHERE:
             others.append(problem)
         else:
@@ -52,8 +57,11 @@ def _field(starts: list[tuple[int, int, str]], problem: Diagnostic) -> str:
     return before[-1] if before else _ELSEWHERE
 
 
-def _starts(tree: Node, of: Of) -> Iterator[tuple[int, int, str]]:
+def _starts(data: bytes, of: Of) -> Iterator[tuple[int, int, str]]:
     """Yield where each of the object's fields begins, and where every other object does."""
+    tree, _ = parse(data.decode("utf-8", "replace"))
+    if tree is None:
+        return
     if isinstance(tree.value, list):
         last = len(tree.value) - 1
         for position, item in enumerate(tree.value):

@@ -78,7 +78,9 @@ def _sentence(kind: str, one: dict[str, Any]) -> Sentence:
 
 
 def _host(one: dict[str, Any]) -> Line:
-    details = (f"{file['file']}: {report.some(file['parts'], '; ') or file['change']}" for file in one["files"])
+    details = (
+        f"{file['file']}: {report.some(file['parts'], '; ') or file['change']}" for file in one["files"]
+    )
     return Line(f"{one['kind']} {one['host']}", one["change"], "", tuple(details))
 
 

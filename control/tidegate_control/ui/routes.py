@@ -8,29 +8,25 @@ from dataclasses import dataclass
 from starlette.routing import BaseRoute, Route
 
 from tidegate_control.access.caller import EDITOR, READER
+from tidegate_control.api.made import Made
 from tidegate_control.app import Services
-from tidegate_control.ui.kinds import kinds
-from tidegate_control.ui.pages import access, change, enrol, flows, history, objects, overview, session
+from tidegate_control.ui.pages import access, change, enrol, flows, history, objects, overview
 from tidegate_control.ui.pages.static import static
 from tidegate_control.ui.visit import Answer, endpoint
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page; `scope` None means that strangers may ask for it. Those with a form also answer POST."""
+    """A page, and the scope that it needs. Those with a form also answer POST."""
 
     path: str
     answer: Answer
-    scope: str | None
+    scope: str
     methods: tuple[str, ...] = ("GET",)
 
 
 _FORM = ("GET", "POST")
-# Only the kinds there are: whatever else is under / belongs to another room, or is not found.
-_KIND = "/".join(())
 PAGES: tuple[Page, ...] = (
-    Page("/login", session.login, None, _FORM),
-    Page("/logout", session.logout, None, ("POST",)),
     Page("/", overview.overview, READER),
     Page("/problems", overview.problems, READER),
     Page("/access", access.matrix, READER),
@@ -50,11 +46,12 @@ PAGES: tuple[Page, ...] = (
 
 
 def routes(services: Services) -> Sequence[BaseRoute]:
-    """Return the UI's routes, to be mounted at / after every other room's."""
+    """Return the UI's routes, to be asked after all others. The form to log in is the door's."""
+    made = Made()
     return [
         Route("/static/{file}", static),
         *(
-            Route(page.path, endpoint(services, page.answer, page.scope), methods=list(page.methods))
+            Route(page.path, endpoint(services, made, page.answer, page.scope), methods=list(page.methods))
             for page in PAGES
         ),
     ]

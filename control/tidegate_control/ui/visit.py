@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from tidegate_control.access.caller import EDITOR, READER, Caller
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.guard import caller_of, require
+from tidegate_control.api.made import Made
 from tidegate_control.app import Services
 from tidegate_control.inventory import errors
 from tidegate_control.inventory.model import Author
@@ -54,6 +55,7 @@ def environment() -> jinja2.Environment:
         "number": words.number,
         "segment": words.segment,
         "visible": words.visible,
+        "by": words.by,
         "one_line": listing.one_line,
     }
     made.globals |= {"kinds": kinds.kinds(), "of_word": kinds.of_word}
@@ -66,6 +68,7 @@ class Visit:
 
     request: Request
     services: Services
+    made: Made
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -95,16 +98,31 @@ class Visit:
         found: Snapshot = self.services.inventory.snapshot()
         return found
 
+    @property
+    def names_by_id(self) -> Mapping[str, str]:
+        """Return the clients' names by their IDs; none of an inventory with errors."""
+        compiled = self.snapshot.compiled
+        if compiled is None:
+            return {}
+        ids = compiled.fleet.ids
+        return self.made.get(
+            self.snapshot.commit, "names", lambda: {identifier: name for name, identifier in ids.items()}
+        )
+
     def page(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
         """Return a page in the frame that all share."""
         caller = self.caller
-        text = environment().get_template(template).render(
-            path=self.request.url.path,
-            caller=caller,
-            can_edit=self.can_edit,
-            csrf=csrf_token(self.request),
-            frame=self._frame() if caller is not None and READER in caller.scopes else None,
-            **context,
+        text = (
+            environment()
+            .get_template(template)
+            .render(
+                path=self.request.url.path,
+                caller=caller,
+                can_edit=self.can_edit,
+                forgery_token=csrf_token(self.request),
+                frame=self._frame() if caller is not None and READER in caller.scopes else None,
+                **context,
+            )
         )
         return HTMLResponse(text, status)
 
@@ -119,9 +137,7 @@ class Visit:
             "commit": snapshot.commit,
             "fleet": inventory.overlay.fleet if inventory is not None else "",
             "problems": len(snapshot.checked.diagnostics),
-            "counts": {
-                kind.path: len(snapshot.objects(kind.word)) for kind in kinds.kinds().values()
-            },
+            "counts": {kind.path: len(snapshot.objects(kind.word)) for kind in kinds.kinds().values()},
         }
 
     def goto(self, path: str) -> RedirectResponse:
@@ -129,18 +145,21 @@ class Visit:
         return RedirectResponse(path, 303)
 
 
-def endpoint(services: Services, answer: Answer, scope: str | None) -> Callable[[Request], Awaitable[Response]]:
+def endpoint(
+    services: Services, made: Made, answer: Answer, scope: str
+) -> Callable[[Request], Awaitable[Response]]:
     """Return a route's endpoint: scope first, then the form, then the answer; errors become pages."""
 
     async def serve(request: Request) -> Response:
-        visit = Visit(request, services)
+        visit = Visit(request, services, made)
         try:
-            if scope is not None:
-                require(request, scope)
+            require(request, scope)
             if request.method == "POST":
                 visit.form = read_form(request.headers.get("content-type", ""), await request.body())
             return await run_in_threadpool(answer, visit)
         except Problem as problem:
+            if visit.caller is None:
+                raise  # a stranger, whom the door shows the form to log in
             return await run_in_threadpool(_refused, visit, problem)
         except errors.InventoryError as error:
             return await run_in_threadpool(_failed, visit, error)
@@ -162,10 +181,6 @@ def read_form(content_type: str, body: bytes) -> dict[str, str]:
 
 
 def _refused(visit: Visit, problem: Problem) -> Response:
-    if problem.status == 401 and visit.request.method == "GET":
-        path = visit.request.url.path
-        asked = f"{path}?{visit.request.url.query}" if visit.request.url.query else path
-        return visit.goto("/login" if asked == "/" else f"/login?next={words.segment(asked)}")
     answer = error_page(visit, problem.status, problem.title, problem.detail)
     answer.headers.update(problem.headers)
     return answer
@@ -181,10 +196,8 @@ def status_of(error: errors.InventoryError) -> tuple[int, str]:
     return next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
 
 
-def error_page(
-    visit: Visit, status: int, title: str, detail: str, diagnostics: Any = ()
-) -> Response:
+def error_page(visit: Visit, status: int, title: str, detail: str, diagnostics: Any = ()) -> Response:
     """Return a page that says what went wrong."""
     return visit.page(
-        "error.html", status, title=title, status=status, detail=detail, diagnostics=list(diagnostics)
+        "error.html", status, title=title, code=status, detail=detail, diagnostics=list(diagnostics)
     )

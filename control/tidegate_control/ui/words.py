@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -37,3 +38,8 @@ def segment(text: str) -> str:
 def visible(text: Any) -> str:
     """Return a text from outside with every control and bidi character written out."""
     return show_path(str(text))
+
+
+def by(rows: Iterable[Mapping[str, Any]], key: str) -> dict[str, Mapping[str, Any]]:
+    """Return rows by one of their values."""
+    return {row[key]: row for row in rows}

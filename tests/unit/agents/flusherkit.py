@@ -13,11 +13,10 @@ from typing import Any
 
 from tidegate_agents.events import otlp
 from tidegate_agents.events.batches import Conditions, Limits, Outbox
-from tidegate_agents.events.flusher import Flusher, gzip
+from tidegate_agents.events.flusher import Flusher, codec_of, gzip
 from tidegate_agents.events.ledger import Ledger
 from tidegate_agents.events.names import PolicyNames
-from tidegate_agents.events.ndjson import Ndjson
-from tidegate_agents.events.ring import Ring
+from tidegate_agents.events.ring import ANY, Ring
 from tidegate_agents.events.sender import Sender
 from tidegate_agents.process import is_mapped
 from tidegate_agents.settings import defaults
@@ -56,14 +55,15 @@ class Driven:
         paths = paths if isinstance(paths, list) else [paths]
         self._runner = asyncio.Runner()
         self._names = os.open(paths[0].parent, os.O_RDONLY)
-        codec = otlp.Otlp if is_otlp else Ndjson
-        rings = [Ring(path) for path in paths]
+        codec = codec_of(is_otlp=is_otlp)
+        names = PolicyNames(self._names)
+        rings = [Ring(path, ANY) for path in paths]
         self.outboxes = [
             Outbox(
                 ring,
                 Conditions(0.5, 1.0),
                 Limits(batch, octets),
-                codec("fra1", ring.epoch, PolicyNames(self._names)),
+                codec(ring, "fra1", names),
                 gzip,
             )
             for ring in rings

@@ -62,10 +62,11 @@ def _free_port() -> int:
 class ClickHouse:
     """A ClickHouse server with an empty database, which knows one user by a password."""
 
-    def __init__(self, home: Path, program: str) -> None:
-        self._port = _free_port()
+    def __init__(self, home: Path, program: str, port: int | None = None) -> None:
+        """With a `home` that was another's, who is no more, it has that one's data."""
+        self.port = port or _free_port()
         self.basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        (home / "config.xml").write_text(_CONFIG.format(http=self._port, tcp=_free_port(), home=home))
+        (home / "config.xml").write_text(_CONFIG.format(http=self.port, tcp=_free_port(), home=home))
         (home / "users.xml").write_text(_USERS.format(user=USER, password=PASSWORD))
         with (home / "log").open("wb") as log:
             command = [program, f"--config-file={home / 'config.xml'}"]
@@ -85,7 +86,7 @@ class ClickHouse:
     def at(self, url: str) -> str:
         """Return a URL of the documents as one of this server."""
         parts = urllib.parse.urlsplit(url)
-        return parts._replace(scheme="http", netloc=f"127.0.0.1:{self._port}").geturl()
+        return parts._replace(scheme="http", netloc=f"127.0.0.1:{self.port}").geturl()
 
     def do(self, statement: str) -> str:
         request = urllib.request.Request(self.at("http://x/"), statement.encode())

@@ -154,7 +154,7 @@ BAD: list[tuple[str, str, str, str, dict[str, Any], str]] = [
     ),
     ("gateway", "users", "warn", "'mallory'", {"users": {61001: "mallory"}}, "forwarder_uid=NUMBER"),
     (
-        *("gateway", "space", "fail", "0 MiB free, 18 MiB are needed"),
+        *("gateway", "space", "fail", "0 MiB free, 20 MiB are needed"),
         {"space": {Path("/run/tidegate"): Space(1000, None)}, "agent": None},
         "ring_records",
     ),

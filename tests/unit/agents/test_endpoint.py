@@ -243,8 +243,8 @@ def test_a_token_that_changes_is_used_from_then_on_and_is_seen_nowhere_else(
     file = secret(tmp_path / "token")
     with log_server(status(204)) as server:
         kept.settings |= {"log_endpoint": server.url, "log_token_file": str(file)}
-        ring.create(kept.keeper.ring, 64)
-        fill(kept.keeper.ring, 1)
+        ring.create(kept.keeper.rings.events, 64)
+        fill(kept.keeper.rings.events, 1)
         kept.until("the first has come", lambda: len(server.lines()) == 1)
         assert kept.keeper.pid is not None
         command = Path(f"/proc/{kept.keeper.pid}/cmdline").read_bytes()
@@ -252,7 +252,7 @@ def test_a_token_that_changes_is_used_from_then_on_and_is_seen_nowhere_else(
         secret(tmp_path / "new", f"{TOKEN}-2").replace(file)
         first = kept.keeper.pid
         kept.until("it is started again", lambda: kept.keeper.pid not in (None, first))
-        fill(kept.keeper.ring, 2)
+        fill(kept.keeper.rings.events, 2)
         kept.until("the second has come", lambda: len(server.lines()) == 2)
         used = [headers["authorization"] for _, headers, _ in server.requests]
         assert used == [f"Bearer {TOKEN}", f"Bearer {TOKEN}-2"]
@@ -261,7 +261,7 @@ def test_a_token_that_changes_is_used_from_then_on_and_is_seen_nowhere_else(
         second = kept.keeper.pid
         run = kept.status.parent.parent
         assert not [one for one in run.rglob("*") if one.is_file() and TOKEN.encode() in one.read_bytes()]
-        fill(kept.keeper.ring, 3)
+        fill(kept.keeper.rings.events, 3)
         kept.until("what runs goes on", lambda: len(server.lines()) == 3)
         assert kept.keeper.pid == second
         file.chmod(0o600)
@@ -278,11 +278,11 @@ def test_a_token_that_changes_is_used_from_then_on_and_is_seen_nowhere_else(
 def test_the_flusher_serves_the_supervisor_s_ring_once_that_is_there(kept: Kept) -> None:
     with log_server(status(204)) as server:
         kept.settings |= {"log_endpoint": server.url}
-        ring.create(kept.keeper.ring, 64)
-        fill(kept.keeper.ring, 1)
+        ring.create(kept.keeper.rings.events, 64)
+        fill(kept.keeper.rings.events, 1)
         kept.until("it has come", lambda: len(server.lines()) == 1)
-        ring.create(kept.keeper.flow_ring, 64)
-        fill(kept.keeper.flow_ring, 2)
+        ring.create(kept.keeper.rings.flows, 64)
+        fill(kept.keeper.rings.flows, 2)
         kept.until("the other one has come", lambda: len(server.lines()) == 2)
         assert kept.keeper.restarts == 0
 
@@ -292,8 +292,8 @@ def test_nobody_waits_for_a_flusher_that_is_held_up(kept: Kept, monkeypatch: pyt
     monkeypatch.setattr("tidegate_agents.gateway.flushing._END_SECONDS", 0.2)
     with log_server(silence) as server:
         kept.settings |= {"log_endpoint": server.url, "post_timeout": 60.0}
-        ring.create(kept.keeper.ring, 64)
-        fill(kept.keeper.ring, 1)
+        ring.create(kept.keeper.rings.events, 64)
+        fill(kept.keeper.rings.events, 1)
         kept.until("it is sending", lambda: server.requests)
         first = kept.keeper.pid
         kept.settings["batch_records"] = 7
@@ -312,8 +312,8 @@ def test_a_flusher_that_was_told_to_end_is_made_to_also_while_a_token_is_refused
     file = secret(tmp_path / "token")
     with log_server(silence, status(204)) as server:
         kept.settings |= {"log_endpoint": server.url, "log_token_file": str(file), "post_timeout": 60.0}
-        ring.create(kept.keeper.ring, 64)
-        fill(kept.keeper.ring, 1)
+        ring.create(kept.keeper.rings.events, 64)
+        fill(kept.keeper.rings.events, 1)
         kept.until("it is sending", lambda: server.requests)
         first = kept.keeper.pid
         kept.settings["batch_records"] = 7
@@ -330,8 +330,8 @@ def test_a_flusher_that_was_told_to_end_ends_though_the_settings_are_what_they_w
     monkeypatch.setattr("tidegate_agents.gateway.flushing._END_SECONDS", 0.2)
     with log_server(silence) as server:
         kept.settings |= {"log_endpoint": server.url, "post_timeout": 60.0}
-        ring.create(kept.keeper.ring, 64)
-        fill(kept.keeper.ring, 1)
+        ring.create(kept.keeper.rings.events, 64)
+        fill(kept.keeper.rings.events, 1)
         kept.until("it is sending", lambda: server.requests)
         first, before = kept.keeper.pid, kept.settings["batch_records"]
         kept.settings["batch_records"] = 7
@@ -346,7 +346,7 @@ def test_a_flusher_that_dies_while_a_token_is_refused_is_replaced_by_one_that_ha
     file = secret(tmp_path / "token")
     with log_server(status(204)) as server:
         kept.settings |= {"log_endpoint": server.url, "log_token_file": str(file)}
-        ring.create(kept.keeper.ring, 64)
+        ring.create(kept.keeper.rings.events, 64)
         kept.turn()
         first = kept.keeper.pid
         assert first is not None
@@ -354,10 +354,10 @@ def test_a_flusher_that_dies_while_a_token_is_refused_is_replaced_by_one_that_ha
         file.chmod(0o644)
         os.kill(first, signal.SIGKILL)
         kept.until("there is another one", lambda: kept.keeper.pid not in (None, first))
-        fill(kept.keeper.ring, 1)
+        fill(kept.keeper.rings.events, 1)
         kept.until("it has come", lambda: len(server.lines()) == 1)
-        ring.create(kept.keeper.flow_ring, 64)  # which is no setting
-        fill(kept.keeper.flow_ring, 2)
+        ring.create(kept.keeper.rings.flows, 64)  # which is no setting
+        fill(kept.keeper.rings.flows, 2)
         kept.until("the other one has come", lambda: len(server.lines()) == 2)
         assert {headers["authorization"] for _, headers, _ in server.requests} == {f"Bearer {TOKEN}"}
         kept.settings["log_endpoint"] = None
@@ -367,7 +367,7 @@ def test_a_flusher_that_dies_while_a_token_is_refused_is_replaced_by_one_that_ha
 
 def test_a_flusher_that_keeps_dying_is_started_ever_more_rarely(kept: Kept) -> None:
     kept.settings |= {"log_endpoint": "http://127.0.0.1:1/"}
-    ring.create(kept.keeper.ring, 64)
+    ring.create(kept.keeper.rings.events, 64)
     for death in range(3):
         kept.until("it runs", lambda: kept.keeper.pid)
         os.kill(kept.keeper.pid or 0, signal.SIGKILL)
@@ -386,7 +386,7 @@ def test_a_flusher_that_cannot_be_started_is_a_problem_and_is_tried_again(
 
     with log_server(status(204)) as server:
         kept.settings |= {"log_endpoint": server.url}
-        ring.create(kept.keeper.ring, 64)
+        ring.create(kept.keeper.rings.events, 64)
         with monkeypatch.context() as patch:
             patch.setattr("subprocess.Popen", without_processes)
             kept.until("it was tried again", lambda: len(tries) == 4)
@@ -403,7 +403,7 @@ def test_a_flusher_that_cannot_be_started_is_a_problem_and_is_tried_again(
 
 def test_a_directory_that_cannot_be_made_is_a_problem_and_no_error(kept: Kept) -> None:
     kept.settings |= {"log_endpoint": "http://127.0.0.1:1/"}
-    ring.create(kept.keeper.ring, 64)
+    ring.create(kept.keeper.rings.events, 64)
     kept.status.parent.write_text("in its place")
     kept.turn()
     assert "the flusher cannot be started" in str(kept.keeper.problem)
@@ -416,7 +416,7 @@ def test_certificates_that_are_none_are_named_in_a_line(
     tmp_path: Path, kept: Kept, content: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     kept.settings |= {"log_endpoint": HTTPS, "log_ca_file": str(secret(tmp_path / "ca.pem", content))}
-    ring.create(kept.keeper.ring, 64)
+    ring.create(kept.keeper.rings.events, 64)
     kept.until("it has ended", lambda: kept.keeper.restarts)
     told = capfd.readouterr().err
     assert told.startswith("flusher: log_ca_file, log_cert_file or log_key_file: ")

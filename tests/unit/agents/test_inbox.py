@@ -191,7 +191,7 @@ def test_a_flusher_runs_while_it_has_work_and_follows_its_settings(tmp_path: Pat
         try:
             keeper.keep(settings, waker)
             assert keeper.pid is None  # no ring yet
-            ring.create(keeper.ring, 64)
+            ring.create(keeper.rings.events, 64)
             keeper.keep(defaults("gateway"), waker)
             assert keeper.pid is None  # no endpoint
             keeper.keep(settings, waker)

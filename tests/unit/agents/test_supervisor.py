@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tidegate_agents.files import FileRefused
-from tidegate_agents.gateway import drift, supervisor
+from tidegate_agents.gateway import drift, revoking, supervisor
 from tidegate_agents.gateway.desired import GatewayBundle
 from tidegate_agents.host import Places
 from tidegate_agents.settings import defaults
@@ -36,26 +36,29 @@ class Flows:
 
 
 def test_a_cut_that_fails_stays_due_and_is_tried_again_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    flows: Any = Flows()
+    revoker = revoking.Revoker(flows)
     one: Any = object.__new__(supervisor.Supervisor)
-    one._inbox = SimpleNamespace(now=lambda: NOW)
-    one._next_change, one._look_again, one._trouble = FAR_FUTURE, FAR_FUTURE, None
-    one._owners, one._owners_unknown, one._generation, one._flows = {}, False, 3, Flows()
+    one._inbox, one._trouble, one._revoker = SimpleNamespace(now=lambda: NOW), None, revoker
     desired: Any = SimpleNamespace(enforce=True, bundle=GatewayBundle())
 
     def fails(_allowed: object, _cutting: object) -> int:
         raise OSError("conntrack")
 
-    monkeypatch.setattr(supervisor.conntrack, "revoke", fails)
+    monkeypatch.setattr(revoking.conntrack, "revoke", fails)
     with pytest.raises(OSError, match="conntrack"):
-        one._revoke(desired)
-    assert one._next_change <= NOW
-    assert one._flows.judged_by == []  # what has not been cut is not judged
+        revoker.judge(desired, 3, NOW)
+    assert revoker.is_due(NOW)
+    assert flows.judged_by == []  # what has not been cut is not judged
     assert one._patience() == 0
     one._trouble = "conntrack"
     assert one._patience() == POLL_SECONDS
-    monkeypatch.setattr(supervisor.conntrack, "revoke", lambda _allowed, _cutting: 0)
-    one._revoke(desired)
-    assert one._next_change == FAR_FUTURE
+    monkeypatch.setattr(revoking.conntrack, "revoke", lambda _allowed, _cutting: 0)
+    revoker.judge(desired, 3, NOW)
+    assert not revoker.is_due(NOW)
+    assert revoker.is_due(NOW + 1)  # once more: a packet may have passed behind the first look
+    assert not revoker.is_due(NOW + 2)
+    assert revoker.seconds_left(NOW) == FAR_FUTURE - NOW
 
 
 def test_a_ring_that_cannot_be_made_is_named_and_holds_nothing_up(
@@ -87,8 +90,9 @@ def test_a_ring_that_cannot_be_made_is_named_and_holds_nothing_up(
 
 def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
     one: Any = object.__new__(supervisor.Supervisor)
-    one._applied, one._trouble = SimpleNamespace(enforce=True), None
+    one._applied, one._trouble = SimpleNamespace(enforce=True, settings={}), None
     done: list[str] = []
+    one._news = SimpleNamespace(keep=lambda _settings: done.append("news"))
 
     def fails(*_: object) -> None:
         raise OSError("nft")
@@ -98,7 +102,12 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
     one._inbox = SimpleNamespace(remember_time=lambda: done.append("remember_time"))
     one._mend_kernel, one._judge = fails, lambda: False
     one._turn(None)
-    assert done == ["_stay_live", "_end_in_time", "_write_status"]
+    assert done == [
+        "_stay_live",
+        "_end_in_time",
+        "_write_status",
+        "news",
+    ]  # what happened is told in trouble, too
     assert one._trouble == "nft"
     one._mend_kernel = one._stay_live = lambda *_: None
     done.clear()
@@ -110,33 +119,37 @@ def test_what_is_over_ends_before_anything_else_and_events_come_last(monkeypatch
         "_keep_events",
         "remember_time",
         "_write_status",
+        "news",
     ]
 
 
 def test_whose_address_changed_hands_is_known_also_when_it_did_in_observe_or_while_no_agent_ran(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one: Any = object.__new__(supervisor.Supervisor)
-    one._inbox = SimpleNamespace(now=lambda: NOW)
-    one._next_change, one._owners, one._owners_unknown = FAR_FUTURE, {}, False
-    one._generation, one._flows = 3, Flows()
-    monkeypatch.setattr(supervisor.conntrack, "revoke", lambda _allowed, _cutting: 0)
+    flows: Any = Flows()
+    one = revoking.Revoker(flows)
+    monkeypatch.setattr(revoking.conntrack, "revoke", lambda _allowed, _cutting: 0)
 
     def state(enforce: bool, **clients: str) -> Any:
         addresses = {name.encode(): client for name, client in clients.items()}
         return SimpleNamespace(enforce=enforce, bundle=GatewayBundle(clients=addresses))
 
-    one._revoke(state(True, a="alice", b="bob"))
-    assert one._moved(state(True, a="alice", b="bob", c="carol")) == set()
-    assert one._moved(state(True, a="bob", b="bob")) == {b"a"}
-    one._revoke(state(False, a="bob", b="bob"))
-    one._revoke(state(False, a="bob", b="bob", c="carol"))
-    assert [judgement[5] for judgement in one._flows.judged_by] == [set(), {b"a"}, {b"a"}]
-    assert one._moved(state(True, a="bob", b="bob", c="carol")) == {b"a"}
-    one._revoke(state(True, a="bob", b="bob", c="carol"))
-    assert one._moved(state(True, a="bob", b="bob", c="carol")) == set()
-    one._owners_unknown = True
-    assert one._moved(state(True, a="bob", b="bob")) == {b"a", b"b"}
+    def judge(desired: Any) -> None:
+        one.judge(desired, 3, NOW)
+
+    judge(state(True, a="alice", b="bob"))
+    assert one.moved(state(True, a="alice", b="bob", c="carol")) == set()
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a"}
+    judge(state(False, a="bob", b="bob"))
+    judge(state(False, a="bob", b="bob", c="carol"))
+    assert [judgement[5] for judgement in flows.judged_by] == [set(), {b"a"}, {b"a"}]
+    assert one.moved(state(True, a="bob", b="bob", c="carol")) == {b"a"}
+    judge(state(True, a="bob", b="bob", c="carol"))
+    assert one.moved(state(True, a="bob", b="bob", c="carol")) == set()
+    one.remember({b"a": "alice"})
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a"}
+    one.remember(None)
+    assert one.moved(state(True, a="bob", b="bob")) == {b"a", b"b"}
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -150,7 +163,8 @@ def test_flows_are_recorded_before_a_forwarder_tells_of_the_first_one(
     one._applied = SimpleNamespace(bundle=GatewayBundle(), judgement=lambda: "before")
     one._device = SimpleNamespace(room_for=lambda _peers: None, name="tidegate0")
     one._flows = SimpleNamespace(keep=lambda _settings: done.append("recorder"))
-    one._flusher = SimpleNamespace(keep=lambda _settings, _waker: None)
+    one._news = SimpleNamespace(keep=lambda _settings: done.append("news"))
+    one._flusher = SimpleNamespace(keep=lambda _settings, _waker: done.append("flusher"))
     one._new_generation = lambda _desired, _waker: done.append("forwarder")
     monkeypatch.setattr(supervisor.wireguard, "remove_peers", lambda *_: None)
     monkeypatch.setattr(supervisor.wireguard, "set_peers", lambda *_: None)
@@ -160,12 +174,14 @@ def test_flows_are_recorded_before_a_forwarder_tells_of_the_first_one(
         enforce=False, bundle=GatewayBundle(), settings=settings, judgement=lambda: "after"
     )
     one._apply(desired, SimpleNamespace())
-    assert done == [*(["recorder"] if wanted else []), "forwarder", "recorder"]
+    # A flusher that finds all rings need not be started again for one of them.
+    assert done == [*(["recorder"] if wanted else []), "forwarder", "recorder", "news", "flusher"]
 
 
 def test_a_state_directory_that_others_may_write_is_trouble_of_the_host_and_ends_nothing() -> None:
     one: Any = object.__new__(supervisor.Supervisor)
-    one._applied, one._trouble = SimpleNamespace(enforce=False), None
+    one._applied, one._trouble = SimpleNamespace(enforce=False, settings={}), None
+    one._news = SimpleNamespace(keep=lambda _settings: None)
 
     def fails(*_: object) -> None:
         raise FileRefused("/var/lib/tidegate: must be a directory of this user that nobody else may write")

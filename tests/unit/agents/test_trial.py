@@ -164,6 +164,29 @@ def test_after_a_rollback_nothing_runs_that_the_failed_release_has_not(scene: Sc
     assert events(scene)[-2:] == ["release-failed", "rolled-back"]
 
 
+def test_a_rollback_is_told_and_counted_once_whatever_is_started_afterwards(scene: Scene) -> None:
+    settled(scene, "alice", "bob")
+    offer(scene, 11, "alice", "carol")
+    scene.inbox.succession.fail("too bad")
+    for _ in range(3):
+        again(scene)
+        status = scene.inbox.status()
+        assert (status["rolled_back"]["serial"], status["rolled_back"]["reason"]) == (11, "too bad")
+        assert "rolled-back" not in status["happened"]
+    assert events(scene).count("rolled-back") == 1
+
+
+def test_a_rollback_of_which_the_journal_knows_nothing_is_told_at_the_next_start(scene: Scene) -> None:
+    settled(scene, "alice", "bob")
+    offer(scene, 11, "alice", "carol")
+    scene.inbox.succession.fail("too bad")
+    hostevents.journal(scene.places).unlink()  # as if killed before that was written
+    again(scene)
+    assert scene.inbox.status()["happened"]["rolled-back"] == {"": 1}
+    again(scene)
+    assert events(scene).count("rolled-back") == 1
+
+
 @pytest.mark.parametrize("directory", ["stays", "goes"])
 def test_a_failed_release_is_not_tried_again_and_a_newer_one_is(scene: Scene, directory: str) -> None:
     settled(scene, "alice", "bob")

@@ -12,7 +12,7 @@ import pytest
 from docskit import PAGES, ROOT, fences, read
 from doctables import KINDS, fields, table, written
 from tidegate_agents.gateway.desired import FIXED
-from tidegate_schema import bundle, event, release, validation, wgquick
+from tidegate_schema import bundle, event, hostevent, release, validation, wgquick
 from tidegate_schema.policy import Reason
 
 PAGE = "docs/interface.md"
@@ -93,6 +93,19 @@ def test_the_record_is_laid_out_as_the_page_says() -> None:
         assert re.search(rf"^ +{offset} +{size}  ", event.__doc__ or "", re.MULTILINE), offset
 
 
+def test_the_record_of_a_host_event_is_laid_out_as_the_page_says() -> None:
+    chapter = read(PAGE).partition("\n## Host events")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (\d+) \|", chapter, re.MULTILINE)
+    assert rows == re.findall(r"^ +(\d+) +(\d+)  ", hostevent.__doc__ or "", re.MULTILINE)
+    assert sum(int(size) for _, size in rows) == hostevent.RECORD_BYTES
+
+
+def test_every_host_event_is_in_the_page_and_no_other() -> None:
+    chapter = read(PAGE).partition("\n## Host events")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[a-z].*?) \|", chapter, re.MULTILINE)
+    assert [name for cell in cells for name in re.findall("`(.*?)`", cell)] == list(hostevent.HostEvent)
+
+
 def _codes() -> list[tuple[str, str]]:
     """Return count and code of each member of the layout; a count before Q, I, H or B repeats it, which is not used."""
     found: list[tuple[str, str]] = re.findall(r"(\d*)([QIHBsx])", event.LAYOUT.format)
@@ -117,6 +130,13 @@ def test_an_event_says_what_the_schema_says_and_no_more() -> None:
         told = event.to_json(event.unpack(record), "gw1", "0" * 16, ["a-policy"])
         assert validation.errors("event", told) == []
         names |= set(told)
+    every = {"name": "replayed", "message": "why", "digest": "ab" * 32}
+    entry = hostevent.Entry(
+        1, 2, {"event": "rolled-back", **dict.fromkeys(hostevent.FIELDS.keys() - {"event"}, 3), **every}
+    )
+    told = hostevent.to_json(hostevent.unpack(hostevent.pack(7, 1, entry)), "gw1", "0" * 16)
+    assert validation.errors("event", told) == []
+    names |= set(told)
     assert names == set(validation.schema("event")["properties"])  # every field, and nothing beside them
 
 
@@ -136,15 +156,20 @@ def test_the_limits_of_a_release_are_the_page_s() -> None:
 
 def test_the_table_of_names_has_each_field_of_a_record_and_of_an_event_once() -> None:
     """And says whose each name is: what is ours alone begins with `tidegate.`."""
-    text = read("docs/events.md").partition("<!-- names -->\n")[2].partition("<!-- end -->")[0]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
-    told = [re.findall(r"`([^`]+)`", record) for record, _, _ in rows]
-    assert [name for names in told for name in names] == list(event.Event._fields)
+    rows = []
+    for table_of, of_record in (
+        ("names", event.Event._fields),
+        ("names of host", ("number", *hostevent.FIELDS)),
+    ):
+        text = read("docs/events.md").partition(f"<!-- {table_of} -->\n")[2].partition("<!-- end -->")[0]
+        found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+        told = [re.findall(r"`([^`]+)`", record) for record, _, _ in found]
+        assert [name for names in told for name in names] == list(of_record)
+        rows += found
     names = [name for _, cell, _ in rows for name in re.findall(r"`([^`]+)`", cell)]
     assert sorted(names) == sorted(validation.schema("event")["properties"])
     for _, cell, origin in rows:
         for name in re.findall(r"`([^`]+)`", cell):
             assert name.startswith("tidegate.") == (origin == "own"), name
-            assert origin == "own" or f"ECS {name.split('.')[0].replace('@timestamp', 'base')}" in origin, (
-                name
-            )
+            fields_of = "base" if name in ("@timestamp", "message") else name.split(".")[0]
+            assert origin == "own" or f"ECS {fields_of}" in origin, name

@@ -11,6 +11,7 @@ from tidegate_agents.doctor.facts import Facts
 from tidegate_agents.doctor.finding import Finding, fail, ok, warn
 
 _RING_RECORD_BYTES = 144
+_HOST_RING_BYTES = 2 << 20
 _LITTLE_BYTES, _LITTLE_INODES = 64 << 20, 1000
 _SOON_SECONDS = 3 * 86400.0
 
@@ -98,10 +99,12 @@ def users(facts: Facts) -> Iterator[Finding]:
 
 def space(facts: Facts) -> Iterator[Finding]:
     """Look for room on the file systems that the agent writes to."""
-    ring = 2 * _RING_RECORD_BYTES * facts.settings["ring_records"] if facts.is_gateway else 0
+    rings = (
+        2 * _RING_RECORD_BYTES * facts.settings["ring_records"] + _HOST_RING_BYTES if facts.is_gateway else 0
+    )
     low = False
     for path, free in facts.space.items():
-        needed = ring if path == facts.places.run_directory and facts.agent is None else 0
+        needed = rings if path == facts.places.run_directory and facts.agent is None else 0
         if free.bytes < max(needed, 1 << 20) or free.inodes == 0:
             low = True
             mend = "make room on that file system" + ("; or lower ring_records" if needed else "")

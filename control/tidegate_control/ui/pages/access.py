@@ -32,7 +32,7 @@ class _Documents:
         self._lock = Lock()
         self._known: OrderedDict[Asked, dict[str, Any]] = OrderedDict()
 
-    def get(self, snapshot: Snapshot, asked: Asked) -> dict[str, Any] | None:
+    def get(self, snapshot: Snapshot, root: str, asked: Asked) -> dict[str, Any] | None:
         """Return who reaches what; None for an inventory with errors."""
         with self._lock:
             if asked in self._known:
@@ -42,9 +42,7 @@ class _Documents:
         if compiled is None:
             return None
         _, at, clients, resources = asked
-        found = document(
-            survey(compiled.inventory, Reach(compiled.fleet), at, clients, resources), snapshot.content.root
-        )
+        found = document(survey(compiled.inventory, Reach(compiled.fleet), at, clients, resources), root)
         with self._lock:
             self._known[asked] = found
             while len(self._known) > _KEPT:
@@ -75,11 +73,9 @@ def matrix(visit: Visit) -> Response:
     told = None
     if not problem:
         asked = (visit.snapshot.commit, at, tuple(clients), tuple(resources))
-        told = _documents.get(visit.snapshot, asked)
+        told = _documents.get(visit.snapshot, visit.services.settings.inventory, asked)
     is_picture = visit.query.get("view") == "picture"
-    is_large = told is not None and (
-        len(told["rows"]) > MOST_ROWS or len(told["resources"]) > MOST_COLUMNS
-    )
+    is_large = told is not None and (len(told["rows"]) > MOST_ROWS or len(told["resources"]) > MOST_COLUMNS)
     drawn = None
     if told is not None and is_picture:
         try:

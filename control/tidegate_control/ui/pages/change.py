@@ -11,11 +11,23 @@ from starlette.responses import Response
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.fields import NAME_RULE
-from tidegate_control.inventory.errors import Exists, InventoryError, Invalid, NotFound, Refused
+from tidegate_control.inventory.errors import Exists, Invalid, InventoryError, NotFound, Refused
 from tidegate_control.ui import forms, keycheck, listing, places, review
 from tidegate_control.ui.kinds import Kind
-from tidegate_control.ui.pages.objects import base_of, is_commit, kind_of, known_names, name_of, object_of, titles
+from tidegate_control.ui.pages.objects import (
+    base_of,
+    is_commit,
+    kind_of,
+    known_names,
+    name_of,
+    object_of,
+    titles,
+)
 from tidegate_control.ui.visit import Visit, status_of
+
+_FILE_OPTION = "with --file"
+FILES = 12
+"""How many files of a kind the form names."""
 
 
 @dataclass(frozen=True)
@@ -147,16 +159,18 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
-    file = getattr(error, "file", None)
-    text = getattr(error, "text", None)
-    if file is None or text is None:
-        return Wrong(str(error), others=tuple(error.diagnostics), status=status_of(error)[0])
-    line = object_of(visit.snapshot, kind, name).line if name is not None and kind.word == "test" else 0
-    of = places.Of(kind.word, name or visit.form.get("name", "").strip(), line)
-    told = places.at_fields(error.diagnostics, file, text, of)
-    return Wrong(
-        "" if error.diagnostics else str(error), told.at, told.others, status_of(error)[0]
-    )
+    status = status_of(error)[0]
+    if _FILE_OPTION in str(error):  # the command line's word for the field
+        return Wrong(at={"file": (Line(str(error).replace(_FILE_OPTION, "one here")),)}, status=status)
+    if not isinstance(error, Invalid) or not error.diagnostics:
+        return Wrong(str(error), others=tuple(error.diagnostics), status=status)
+    if name is None:
+        of = places.Of(f"{kind.path}/", visit.form.get("name", "").strip())
+    else:
+        found = object_of(visit.snapshot, kind, name)
+        of = places.Of(found.file, name, found.line if kind.word == "test" else 0)
+    told = places.at_fields(error.diagnostics, error.files, of)
+    return Wrong("", told.at, told.others, status)
 
 
 def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
@@ -223,13 +237,16 @@ def _form(
         strangers=strangers,
         titles=titles(kind),
         name_hint=f"It is the {kind.singular}'s for good: {NAME_RULE}.",
+        files=[file for file in visit.snapshot.files if file.startswith(f"{kind.path}/")][:FILES],
         known=known_names(visit.snapshot, kind),
     )
 
 
 def _text(visit: Visit, kind: Kind) -> dict[str, str]:
     """Return the form's text as it was sent."""
-    return {name: visit.form.get(name, "") for name in ("name", "file", *(field.name for field in kind.fields))}
+    return {
+        name: visit.form.get(name, "") for name in ("name", "file", *(field.name for field in kind.fields))
+    }
 
 
 def _carried(visit: Visit, kind: Kind) -> dict[str, str]:
@@ -242,5 +259,3 @@ def _crumbs(kind: Kind, name: str) -> list[tuple[str, str]]:
     if kind.word == "overlay":
         return [("/overlay", kind.plural)]
     return [(f"/{kind.path}", kind.plural), (base_of(kind, name), name if kind.is_named else kind.singular)]
-
-

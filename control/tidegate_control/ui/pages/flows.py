@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 from starlette.responses import Response
 
@@ -24,13 +22,20 @@ from tidegate_control.intake.store import (
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.ui import drawing
 from tidegate_control.ui.visit import Visit
+from tidegate_schema import validation
 
-WINDOWS = {"1h": ("an hour", 3600), "24h": ("a day", 86400), "7d": ("a week", 7 * 86400), "30d": ("30 days", 30 * 86400)}
+WINDOWS = {
+    "1h": ("an hour", 3600),
+    "24h": ("a day", 86400),
+    "7d": ("a week", 7 * 86400),
+    "30d": ("30 days", 30 * 86400),
+}
 DEFAULT_WINDOW = "24h"
 BUCKETS = 48
 PAGE = 50
 OF_POLICY = 10
-REASONS = ("observed", "allowed", "denied", "no-rule", "out-of-time", "no-policy", "unknown-source", "unparseable", "fragment")
+FIELDS = ("client", "to", "port", "verdict", "reason", "gateway", "policy")
+REASONS: tuple[str, ...] = tuple(validation.schema("event")["properties"]["event.reason"]["enum"])
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp", 132: "sctp"}
 _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 
@@ -55,7 +60,7 @@ class Row:
 
 def flows(visit: Visit) -> Response:
     """Show flows."""
-    asked = {name: visit.query.get(name, "").strip()[:200] for name in ("client", "to", "port", "verdict", "reason", "gateway", "policy")}
+    asked = {name: visit.query.get(name, "").strip()[:200] for name in FIELDS}
     span = visit.query.get("span", DEFAULT_WINDOW)
     span = span if span in WINDOWS else DEFAULT_WINDOW
     number = visit.query.get("page", "1")
@@ -84,12 +89,12 @@ def flows(visit: Visit) -> Response:
         spans=WINDOWS,
         reasons=REASONS,
         problem=problem,
-        flows=rows(found.rows, visit.snapshot),
+        flows=rows(found.rows, visit),
         more=found.more,
         number=page,
         bars=bars,
         chart=drawing.chart(bars, title),
-        denied=rows(denied, visit.snapshot),
+        denied=rows(denied, visit),
         params={**asked, "span": span},
     )
 
@@ -102,7 +107,7 @@ def of_policy(visit: Visit, policy: str) -> list[Row]:
         )
     except (StoreError, ValueError):
         return []
-    return rows(found.rows, visit.snapshot)
+    return rows(found.rows, visit)
 
 
 def accounts(visit: Visit) -> Mapping[str, Account]:
@@ -153,9 +158,9 @@ def _port(text: str) -> tuple[int | None, int | None]:
     raise ValueError("write a port as tcp/443, udp/53, icmp, icmpv6 or proto/47")
 
 
-def rows(groups: Sequence[FlowGroup], snapshot: Snapshot) -> list[Row]:
+def rows(groups: Sequence[FlowGroup], visit: Visit) -> list[Row]:
     """Return groups of flows with the names of their clients."""
-    names = _names(snapshot) if groups else {}
+    names = visit.names_by_id if groups else {}
     return [
         Row(
             names.get(group.client_id),
@@ -173,29 +178,6 @@ def rows(groups: Sequence[FlowGroup], snapshot: Snapshot) -> list[Row]:
         )
         for group in groups
     ]
-
-
-def _names(snapshot: Snapshot) -> Mapping[str, str]:
-    compiled = snapshot.compiled
-    return {} if compiled is None else _by_id(snapshot.commit, _Ids(compiled.fleet.ids))
-
-
-class _Ids:
-    """Clients' IDs by name, equal to every other: the commit alone tells what is cached."""
-
-    def __init__(self, ids: Mapping[str, Any]) -> None:
-        self.ids = ids
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Ids)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=2)
-def _by_id(_commit: str, ids: _Ids) -> Mapping[str, str]:
-    return {identifier: name for name, identifier in ids.ids.items()}
 
 
 def _port_text(protocol: int, port: int) -> str:

@@ -70,7 +70,5 @@ def _entry(visit: Visit) -> Entry:
     commit = str(visit.request.path_params["commit"])
     if not is_commit(commit):
         raise NotFound("a commit's ID is 40 or 64 hex digits")
-    found: list[Entry] = visit.services.inventory.history(limit=1, at=commit)
-    if not found:
-        raise NotFound("there is no such commit")
-    return found[0]
+    found: Entry = visit.services.inventory.entry(commit)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.model import Inventory
+from tidegate_control.api.listing import Index, write_cursor
 from tidegate_control.inventory.errors import NotFound
 from tidegate_control.inventory.model import Entry, Object
 from tidegate_control.inventory.snapshot import Snapshot
@@ -23,6 +25,7 @@ from tidegate_control.ui.words import segment
 MENTIONS = 50
 """How many places in which an object is named are shown."""
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_CLIENT_ID = re.compile(r"[0-9a-f]{32}")
 _BRANCH = re.compile(r"tidegate/[A-Za-z0-9._/-]{1,150}")
 
 
@@ -63,8 +66,8 @@ def saved(visit: Visit) -> dict[str, Any]:
     commit, branch = visit.query.get("saved", ""), visit.query.get("waiting", "")
     entry: Entry | None = None
     if is_commit(commit):
-        latest = visit.services.inventory.history(limit=20)
-        entry = next((one for one in latest if one.commit == commit), None)
+        with contextlib.suppress(NotFound):
+            entry = visit.services.inventory.entry(commit)
     return {"saved": entry, "waiting": branch if _BRANCH.fullmatch(branch) else None}
 
 
@@ -72,18 +75,31 @@ def many(visit: Visit) -> Response:
     """Show a kind's objects."""
     kind = kind_of(visit)
     objects = visit.snapshot.objects(kind.word)
-    query = listing.Query.read(visit.query, kind.columns)
-    found = listing.listed(objects, query, kind.columns)
+    by_id = _by_id(visit, kind)
+    if by_id is not None:
+        return visit.goto(base_of(kind, by_id))
+    query = listing.read(visit.query, kind.columns)
+    index = visit.made.get(visit.snapshot.commit, kind.word, lambda: Index(objects))
+    page = index.page(query)
     return visit.page(
         "list.html",
         kind=kind,
         query=query,
-        listed=found,
-        objects=[objects[name] for name in found.names],
+        page=page,
+        after=None if page.last is None else write_cursor(query, page.last),
+        objects=[objects[name] for name in page.names],
         row=listing.text_of,
         titles=titles(kind),
         **saved(visit),
     )
+
+
+def _by_id(visit: Visit, kind: Kind) -> str | None:
+    """Return the client whose ID is asked for: an event or a gateway may have told nothing else."""
+    text = visit.query.get("q", "").strip().lower()
+    if kind.word != "client" or not _CLIENT_ID.fullmatch(text):
+        return None
+    return visit.names_by_id.get(text)
 
 
 def one(visit: Visit) -> Response:
@@ -115,10 +131,7 @@ def titles(kind: Kind) -> dict[str, str]:
 def about(snapshot: Snapshot, found: Object) -> list[Diagnostic]:
     """Return the diagnostics that stand within an object."""
     near = [problem for problem in snapshot.checked.diagnostics if problem.where.file == found.file]
-    if not near:
-        return []
-    text = snapshot.files[found.file].decode("utf-8", "replace")
-    told = places.at_fields(near, found.file, text, places.Of(found.kind, found.name, found.line))
+    told = places.at_fields(near, snapshot.files, places.Of(found.file, found.name, found.line))
     return [problem for problems in told.at.values() for problem in problems]
 
 
@@ -141,7 +154,9 @@ def mentioned(inventory: Inventory, kind: Kind, name: str) -> Iterator[tuple[str
 def known_names(snapshot: Snapshot, kind: Kind, most: int = 500) -> dict[str, list[str]]:
     """Return for each field the names that its items may mention, as they are written there."""
     return {
-        field.name: list(islice(_prefixed(snapshot, field.names), most)) for field in kind.fields if field.names
+        field.name: list(islice(_prefixed(snapshot, field.names), most))
+        for field in kind.fields
+        if field.names
     }
 
 

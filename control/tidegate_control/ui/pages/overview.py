@@ -1,4 +1,4 @@
-"""The first page: hosts, the latest changes, problems, and what the gateways tell; and every problem on its own page."""
+"""The first page: hosts, latest changes, problems, what the gateways tell; and a page of every problem."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from tidegate_control.ui.visit import Visit
 
 SHOWN = 1000
 """How many problems a page shows; the rest is counted."""
+MOST_GATEWAYS = 200
 
 
 def overview(visit: Visit) -> Response:
     """Show how things stand."""
     problems = visit.snapshot.checked.diagnostics
     compiled = visit.snapshot.compiled
+    gateways = visit.snapshot.objects("gateway")
     return visit.page(
         "overview.html",
         errors=sum(problem.is_error for problem in problems),
         warnings=sum(not problem.is_error for problem in problems),
         first=problems[:5],
         digest=compiled.digest if compiled is not None else None,
-        gateways=list(visit.snapshot.objects("gateway").values()) if len(visit.snapshot.objects("gateway")) <= 200 else [],
+        gateways=list(gateways.values()) if len(gateways) <= MOST_GATEWAYS else [],
         accounts=accounts(visit),
         entries=visit.services.inventory.history(limit=5),
         **saved(visit),

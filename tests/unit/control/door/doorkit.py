@@ -20,6 +20,7 @@ from tidegate_control.access.authentication import Access
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.guard import require
+from tidegate_control.access.limits import Limits
 from tidegate_control.access.peer import Peers
 from tidegate_control.access.sessions import Sessions
 from tidegate_control.access.tokens import Tokens
@@ -104,6 +105,13 @@ class Door:
         """Make a token, as another process would: by the file."""
         made = Tokens(self.state, self.clock).add(name, scopes or (READER,), seconds=90 * DAY, **more)
         return made[1]
+
+    def busy(self) -> int:
+        """Return how many requests are being answered."""
+        at: Any = self.app.middleware_stack
+        while at is not None and not isinstance(at, Limits):
+            at = getattr(at, "app", None) or getattr(at, "_app", None)
+        return at._now.total() if at is not None else 0
 
     def client(self, *, base: str = BASE, address: str = "127.0.0.1") -> Client:
         return Client(self.app, base, address)

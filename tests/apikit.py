@@ -1,0 +1,84 @@
+"""The API over a bare repository with the example inventory, called in this process; callers by their scopes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+import controlkit
+from tidegate_control import api, problems
+from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
+from tidegate_control.app import Services, make_access, make_app
+from tidegate_control.inventory.service import Inventory
+from tidegate_control.settings import Settings
+
+BASE = api.PREFIX
+SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
+_DAY = 86400
+
+
+class Api:
+    """The server's application with the API as its one room: real tokens, real limits, a real repository."""
+
+    def __init__(self, repository: Path, **settings: Any) -> None:
+        state = repository.parent / "state"
+        state.mkdir(mode=0o700, exist_ok=True)
+        self.repository = repository
+        self.inventory: Inventory = controlkit.service(repository)
+        self.settings = replace(Settings(repository=repository, state=state), **settings)
+        access = make_access(self.settings)
+        self._tokens = access.tokens
+        self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
+        self.app = make_app(Services(self.settings, self.inventory, None, access), [api.routes])
+        self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
+
+    def token(self, name: str, *scopes: str) -> str:
+        """Return the text of a new token."""
+        gateway = "fra1" if GATEWAY_INTAKE in scopes else None
+        email = f"{name}@example.net"
+        return self._tokens.add(name, scopes, seconds=90 * _DAY, email=email, gateway=gateway)[1]
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        scope: str = "editor",
+        headers: Mapping[str, str] | None = None,
+        match: str | None = None,
+        raw: bytes | None = None,
+    ) -> Any:
+        """Return the answer; `body` goes as JSON, `raw` as it is."""
+        sent = {"Authorization": f"Bearer {self.tokens[scope]}"} if scope else {}
+        data = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        if data is not None:
+            sent["Content-Type"] = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        if match is not None:
+            sent["If-Match"] = match
+        address = path if path.startswith("/api") else f"{BASE}{path}"
+        answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data))
+        told = answer.headers.get("content-type", "")
+        assert answer.status_code < 400 or told == problems.MEDIA_TYPE, answer.text
+        assert "Traceback" not in answer.text
+        return answer
+
+    async def _send(
+        self, method: str, address: str, headers: Mapping[str, str], data: bytes | None
+    ) -> httpx.Response:
+        async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8080") as client:
+            return await client.request(method, address, headers=headers, content=data)
+
+    def commits(self) -> int:
+        """Return how many commits the branch has."""
+        return int(controlkit.git(self.repository, "rev-list", "--count", "main"))
+
+    def file(self, path: str) -> str:
+        """Return a file of the inventory as the branch has it."""
+        return controlkit.git(self.repository, "show", f"main:inventory/{path}") + "\n"
