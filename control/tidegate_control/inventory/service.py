@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
@@ -30,6 +30,7 @@ from tidegate_control.inventory.message import person
 from tidegate_control.inventory.model import Author, Entry, Outcome
 from tidegate_control.inventory.revert import reverted
 from tidegate_control.inventory.snapshot import Snapshot
+from tidegate_control.inventory.turn import Turns
 
 HISTORY_MAX = 500
 DIFF_MAX_BYTES = 1 << 20
@@ -43,7 +44,7 @@ class Inventory:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._turns = Turns()
         self._snapshots: dict[str, Snapshot] = {}
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -52,6 +53,11 @@ class Inventory:
         """Return the commit ID of the branch's tip: the inventory's revision."""
         with _git():
             return self._repository.head()
+
+    def refresh(self) -> None:
+        """Follow the remote, if there is one: to be called now and then, so that what others merge there is seen."""
+        with _git(), self._turns.taken(_BUSY_SECONDS):
+            self._repository.follow()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
         """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
@@ -189,8 +195,10 @@ class Inventory:
         dry_run: bool,
         message: str | None,
     ) -> Outcome:
-        with _git(), self._turn(dry_run):
+        with _git(), nullcontext() if dry_run else self._turns.taken(_BUSY_SECONDS):
             deadline = time.monotonic() + _BUSY_SECONDS
+            if self._repository.review and not dry_run:
+                self._repository.follow()
             while True:
                 base = self._at(self._repository.head())
                 self._meets(expected, base)
@@ -203,13 +211,26 @@ class Inventory:
                     return self._rehearsed(base, after, made)
                 if not _changes(made.change):
                     return Outcome(None, base.commit, None, base, made.name_in(base), losses=made.losses)
-                text = commit_message(made.subject, message)
-                commit = self._repository.commit(base.commit, made.change.files, person(author), text)
-                if self._repository.advance(base.commit, commit):
-                    done = self._keep(after.at(commit))
-                    return Outcome(commit, commit, None, done, made.name_in(done), losses=made.losses)
+                done = self._published(base, after, made, author, message)
+                if done is not None:
+                    return done
                 if time.monotonic() > deadline:
                     raise Unavailable("too many others write at once; nothing is written, try again")
+
+    def _published(
+        self, base: Snapshot, after: Snapshot, made: Edit, author: Author, message: str | None
+    ) -> Outcome | None:
+        """Commit an edit and move the branch there, or make one for it; None when the branch was moved meanwhile."""
+        text = commit_message(made.subject, message)
+        commit = self._repository.commit(base.commit, made.change.files, person(author), text)
+        done = after.at(commit)
+        name, losses = made.name_in(done), made.losses
+        if self._repository.review:
+            branch = self._repository.propose(commit, author.name)
+            return Outcome(commit, base.commit, None, done, name, losses=losses, branch=branch)
+        if not self._repository.advance(base.commit, commit):
+            return None
+        return Outcome(commit, commit, None, self._keep(done), name, losses=losses)
 
     def _rehearsed(self, base: Snapshot, after: Snapshot, made: Edit) -> Outcome:
         """Return what a write would do."""
@@ -256,10 +277,6 @@ class Inventory:
             while len(self._snapshots) > _KEPT:
                 del self._snapshots[next(iter(self._snapshots))]
         return known
-
-    def _turn(self, dry_run: bool) -> AbstractContextManager[object]:
-        """Let one thread write at a time: what others would make meanwhile they would have to make anew."""
-        return nullcontext() if dry_run else self._writing
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""`tidegate replay`: read flows, judge them, print once; the exit status tells whether anything would change."""
+"""`tidegate replay` and `tidegate suggest`: read flows, judge or learn from them, print once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,18 +16,21 @@ from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.learn import readiness as ready
-from tidegate_compiler.learn import replaydoc, replaytext
+from tidegate_compiler.learn import replaydoc, replaytext, suggestdoc
 from tidegate_compiler.learn.comment import comment
+from tidegate_compiler.learn.demand import demand
 from tidegate_compiler.learn.flows import Slots
 from tidegate_compiler.learn.history import timeline
 from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.learn.replay import Candidate, replay, select
+from tidegate_compiler.learn.suggest import STRICTNESS, suggest
+from tidegate_compiler.options import json_option
 from tidegate_compiler.plan import source
 from tidegate_compiler.plan.revision import RevisionError
 from tidegate_compiler.progress import shown, stage
 from tidegate_compiler.terminal import chosen_format, print_table, say
 from tidegate_control.learn import sources
-from tidegate_schema.cli import Failure, keep
+from tidegate_schema.cli import PATH, Failure, keep
 
 OK, CHANGES = 0, 2
 RECORDED = -1
@@ -219,3 +223,67 @@ def _tell_readiness(told: dict[str, Any], form: str) -> int:
     else:
         print_table(ready.TITLES, list(ready.cells(told)))
     return CHANGES if any(row["unexplained"] for row in told["gateways"]) else OK
+
+
+@click.command(
+    "suggest",
+    epilog="Examples: tidegate suggest --flows events.ndjson inventory; tidegate suggest "
+    "--flows 'duckdb:///var/lib/tidegate-control/intake.duckdb?last=30d' inventory --out suggested",
+)
+@click.argument("inventory", metavar="INV")
+@flow_options
+@click.option(
+    "--out", type=PATH, metavar="DIR", help="Write the inventory with the suggested policies here; new."
+)
+@click.option("--with-refused", is_flag=True, help="Also ask for what was refused when it was recorded.")
+@click.option(
+    "--strictness",
+    type=click.FloatRange(0.01, 100),
+    default=STRICTNESS,
+    show_default=True,
+    help="How many clients in a list are as bad as one client that is admitted to something it was not seen at.",
+)
+@json_option
+def suggest_(
+    inventory: str,
+    flows: str,
+    begin: int | None,
+    end: int | None,
+    last: int | None,
+    out: Path | None,
+    with_refused: bool,
+    strictness: float,
+    as_json: bool,
+) -> int:
+    """Suggest the fewest readable policies that admit recorded flows, with evidence and what they admit beyond.
+
+    INV is an inventory directory or a git revision: its groups and resources are the words of the suggestion, its
+    deny policies stay. Exit status: 0, or 1 for what cannot be read.
+    """
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Failure(f"{show_path(str(out))}: there is something already; name a new directory")
+    now = int(time.time())
+    known = side(inventory)
+    candidate = known.candidate(history(inventory))
+    with ExitStack() as stack:
+        reader = opened(stack, flows, sources.Asked(begin, end, last), now)
+        try:
+            with shown():
+                stage("reading flows")
+                wanted = demand(reader.read(Slots(reader.window)), candidate, now, with_refused)
+                stage("looking for policies")
+                done = suggest(wanted, known.compiled.inventory, now, strictness)
+        except sources.SourceError as error:
+            raise Failure(str(error)) from None
+    told = suggestdoc.document(done, known.content.title, reader.title, now)
+    if out is not None:
+        _write(out, suggestdoc.files(done, told, known.content.files))
+    say([reports.to_json(told)] if as_json else suggestdoc.lines(told))
+    return OK
+
+
+def _write(out: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in sorted(files.items()):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
