@@ -251,7 +251,7 @@ def test_pages_and_names_that_are_not_there(site: Site, open_tab: Open) -> None:
         "/nothing",
         "/clients/nobody",
         "/clients/nobody/edit",
-        "/clients/..%2f..%2fetc%2fpasswd",  # 400, by the door
+        "/clients/..%2f..%2fetc%2fpasswd",  # 400, by the door, as the two others with signs
         "/clients/%00",
         "/new/overlay",
         "/new/nothing",
@@ -264,7 +264,7 @@ def test_pages_and_names_that_are_not_there(site: Site, open_tab: Open) -> None:
     ):
         answer = tab.goto(path)
         assert answer is not None
-        assert answer.status == (400 if "%2f..%2f" in path else 404), path
+        assert answer.status == (400 if "%" in path else 404), path
         assert "Traceback" not in tab.content()
 
 
