@@ -1,4 +1,4 @@
-"""Every page: it is there, everybody can read it in light and dark and on a phone, and nobody sees more than they may."""
+"""Every page: everybody can read it, in light and dark and on a phone, and nobody sees more than they may."""
 
 from __future__ import annotations
 
@@ -160,13 +160,8 @@ def test_the_overview_shows_hosts_accounts_and_changes(site: Site, open_tab: Ope
 def test_a_list_is_filtered_sorted_and_found_by_client_id(site: Site, open_tab: Open) -> None:
     tab = open_tab(site)
     tab.goto("/clients?q=nyc1")
-    assert tab.locator("tbody th").all_inner_texts() == [
-        "carol-laptop",
-        "ci-runner",
-        "dave-laptop",
-        "erin-desktop",
-        "monitor",
-    ]
+    names = ["carol-laptop", "ci-runner", "dave-laptop", "erin-desktop", "monitor"]
+    assert tab.locator("tbody th").all_inner_texts() == names
     tab.click("thead >> text=Name")
     assert tab.locator("th[aria-sort=descending]").count() == 1
     assert tab.locator("tbody th").first.inner_text() == "monitor"

@@ -148,12 +148,15 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
     if step == "edit":
         return _form(visit, kind, name, _text(visit, kind))
     wrong = _key_problem(visit, kind, name)
-    if wrong is not None:
-        return _form(visit, kind, name, _text(visit, kind) | {"public_key": ""}, wrong)
-    try:
-        return review.commit(visit, proposal) if step == "commit" else review.plan(visit, proposal)
-    except (Invalid, Exists, Refused) as error:
-        return _form(visit, kind, name, _text(visit, kind), _wrong(visit, kind, name, error))
+    if wrong is None:
+        try:
+            return review.commit(visit, proposal) if step == "commit" else review.plan(visit, proposal)
+        except (Invalid, Exists, Refused) as error:
+            wrong = _wrong(visit, kind, name, error)
+    text = _text(visit, kind)
+    if "public_key" in (wrong.at or {}):
+        text["public_key"] = ""  # whatever it is that is no key: see `keycheck`
+    return _form(visit, kind, name, text, wrong)
 
 
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
