@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_control import problems
 from tidegate_control.access.guard import require
 from tidegate_control.api import bodies, parameters, paths, preconditions
 from tidegate_control.api.made import Made
