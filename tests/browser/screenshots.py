@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/ui.md: `python tests/browser/screenshots.py`, from anywhere. Look at them before you commit them."""
+"""Makes the pictures of docs/ui.md: `python tests/browser/screenshots.py`. Look at them before you commit them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def commit(tab: Tab) -> None:
 
 
 PICTURES = (
-    ("overview", "/", "light", 1200, 760),
-    ("plan", plan, "light", 1200, 900),
-    ("access", "/access", "light", 1200, 760),
-    ("flows", "/flows", "dark", 1200, 900),
-    ("form", form, "light", 1200, 900),
-    ("enrol-dark", "/enrol", "dark", 1200, 900),
+    ("overview", "/", "light", 1120, 760),
+    ("plan", plan, "light", 1120, 590),
+    ("access", "/access", "light", 1120, 760),
+    ("flows", "/flows", "dark", 1120, 760),
+    ("form", form, "light", 1120, 760),
+    ("enrol-dark", "/enrol", "dark", 1120, 760),
     ("phone", "/policies", "light", 390, 844),
-    ("commit", commit, "light", 1200, 760),
+    ("commit", commit, "light", 1120, 760),
 )
 
 

@@ -202,7 +202,7 @@ def test_flows_are_filtered_charted_and_told_as_a_table(site: Site, open_tab: Op
     tab.wait_for_url("**verdict=deny**")
     assert set(tab.locator("main .tag").all_inner_texts()) == {"deny"}
     tab.goto("/flows?client=bob-laptop&port=tcp/22")
-    assert tab.locator("table.stack").first.locator("tbody tr").count() == 1
+    assert tab.locator("table.flows").first.locator("tbody tr").count() == 1
     tab.click("summary:has-text('The same as a table')")
     assert tab.locator("details table tbody tr").count() > 2
     for wrong in ("port=x", "client=UPPER", "to=10.0.0.999", "gateway=..", "policy=A b"):

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.fields import NAME_RULE
+from tidegate_control import problems
 from tidegate_control.inventory.errors import Exists, Invalid, InventoryError, NotFound, Refused
 from tidegate_control.ui import forms, keycheck, listing, places, review
 from tidegate_control.ui.kinds import Kind
@@ -23,7 +24,7 @@ from tidegate_control.ui.pages.objects import (
     object_of,
     titles,
 )
-from tidegate_control.ui.visit import Visit, status_of
+from tidegate_control.ui.visit import Visit
 
 _FILE_OPTION = "with --file"
 FILES = 12
@@ -162,7 +163,7 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
-    status = status_of(error)[0]
+    status = problems.of_inventory(error).status
     if _FILE_OPTION in str(error):  # the command line's word for the field
         return Wrong(at={"file": (Line(str(error).replace(_FILE_OPTION, "one here")),)}, status=status)
     if not isinstance(error, Invalid) or not error.diagnostics:
