@@ -32,6 +32,11 @@ NO_CLIENT = "NO_CLIENT"
 """The candidate has no client of that ID, nor one whose key followed it."""
 
 
+_ASKS = 5
+"""The first fields of a FlowGroup: all that a verdict depends on."""
+_JUDGED_MOST = 1 << 19
+
+
 class Judged(NamedTuple):
     """A verdict of the candidate: `reason` a Reason's name, NO_ROUTE or NO_CLIENT; `policy` the one that decided."""
 
@@ -44,6 +49,7 @@ class Judged(NamedTuple):
 _NO_CLIENT = Judged(False, NO_CLIENT)
 _UNKNOWN_SOURCE = Judged(False, Reason.UNKNOWN_SOURCE.name)
 _UNPARSEABLE = Judged(False, Reason.UNPARSEABLE.name)
+assert FlowGroup._fields[:_ASKS] == ("gateway", "client_id", "destination", "protocol", "port")
 
 
 class Candidate:
@@ -57,6 +63,7 @@ class Candidate:
         self._ways: dict[tuple[int, str], tuple[str, ...]] = {}
         self._alike: dict[object, int] = {}
         self._class: dict[str, int] = {}
+        self._judged: dict[tuple[tuple[object, ...], float], Judged | None] = {}
 
     @property
     def instants(self) -> frozenset[float]:
@@ -68,6 +75,17 @@ class Candidate:
 
     def judge(self, group: FlowGroup, at: float) -> Judged | None:
         """Return the verdict at a Unix second; None when the event does not tell enough for one."""
+        # The same is asked on every day again, of everybody who did the same yesterday.
+        key = (group[:_ASKS], at)
+        try:
+            return self._judged[key]
+        except KeyError:
+            if len(self._judged) >= _JUDGED_MOST:
+                self._judged.clear()
+            judged = self._judged[key] = self._judge(group, at)
+            return judged
+
+    def _judge(self, group: FlowGroup, at: float) -> Judged | None:
         if group.protocol == UNKNOWN:
             return _UNPARSEABLE
         if not group.client_id:

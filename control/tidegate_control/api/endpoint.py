@@ -5,6 +5,7 @@ require -> path, parameters -> body -> If-None-Match -> handler (in a thread) ->
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,4 +83,17 @@ def _response(answer: Answer) -> Response:
 
 
 def _bytes(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else jsonfile.canonical(body)
+    if isinstance(body, bytes):
+        return body
+    try:
+        return jsonfile.canonical(body)
+    except ValueError:  # YAML has .inf and .nan, JSON has not; who mends the file wants to see them
+        return jsonfile.canonical(_finite(body))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

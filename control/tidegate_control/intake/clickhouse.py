@@ -48,7 +48,7 @@ _FINAL = f"{EVENTS} FINAL"
 _TYPES = {"text": "String", "count": "Int64", "wide": "UInt32", "small": "UInt16", "byte": "UInt8"}
 _FSYNC_SINCE, _ASYNC_SINCE = (20, 10), (21, 11)
 """Releases that know fsync_after_insert, and async_insert, which would acknowledge too early."""
-_INSERT = f"INSERT INTO {EVENTS} FORMAT JSONEachRow"
+INSERT = f"INSERT INTO {EVENTS} FORMAT JSONEachRow"
 
 
 _EPOCH = "1970-01-01T00:00:00.000000000Z"
@@ -162,7 +162,7 @@ class ClickHouseStore:
         if posting.text:
             # Each line is one flat object, so its end is known.
             text = posting.text.replace(b"}\n", b',"received_s":%d}\n' % now_s)
-            self._link.do(_INSERT, text, **self._insert_settings)
+            self._link.do(INSERT, text, **self._insert_settings)
         self._keep([(key, ring.dump()) for key, ring in posting.rings.items()])
 
     def _keep(self, states: Sequence[tuple[tuple[str, str], str]]) -> None:

@@ -41,23 +41,25 @@ from tidegate_control.intake.store import (
     Window,
 )
 
-_TYPES = {"text": "VARCHAR", "count": "BIGINT", "wide": "UINTEGER", "small": "USMALLINT", "byte": "UTINYINT"}
+TYPES = {"text": "VARCHAR", "count": "BIGINT", "wide": "UINTEGER", "small": "USMALLINT", "byte": "UTINYINT"}
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {"autoinstall_known_extensions": False}
+"""Nothing is fetched from anywhere."""
 _ROWS_AT_ONCE = 4096
-_COLUMNS = ", ".join(f'"{name}" {_TYPES[kind]} NOT NULL' for name, kind in COLUMNS.items())
+_COLUMNS = ", ".join(f'"{name}" {TYPES[kind]} NOT NULL' for name, kind in COLUMNS.items())
 _TABLES = (
     f"CREATE TABLE IF NOT EXISTS {EVENTS}"
     f" (received_s BIGINT NOT NULL, wall_ns BIGINT NOT NULL, start_ns BIGINT NOT NULL, {_COLUMNS})",
     f"CREATE TABLE IF NOT EXISTS {RINGS} (gateway VARCHAR NOT NULL, epoch VARCHAR NOT NULL, state VARCHAR NOT NULL)",
 )
-_READ = ", ".join(
+READ = ", ".join(
     f"'{name}': '{kind}'"
     for name, kind in {
-        **{name: _TYPES[kind] for name, kind in COLUMNS.items()},
+        **{name: TYPES[kind] for name, kind in COLUMNS.items()},
         "@timestamp": "TIMESTAMP_NS",
         "event.start": "TIMESTAMP_NS",
     }.items()
 )
-_VALUES = ", ".join(
+VALUES = ", ".join(
     (
         'epoch_ns("@timestamp")',
         'coalesce(epoch_ns("event.start"), 0)',
@@ -155,16 +157,14 @@ class DuckStore:
         if posting.text:
             os.ftruncate(self._input, 0)
             _write_all(self._input, posting.text)
-            self._database.execute(f"INSERT INTO {EVENTS} SELECT {now_s}, {_VALUES} FROM {self._source()}")
+            self._database.execute(f"INSERT INTO {EVENTS} SELECT {now_s}, {VALUES} FROM {self._source()}")
         for key, ring in posting.rings.items():
             self._database.execute(f"DELETE FROM {RINGS} WHERE gateway = ? AND epoch = ?", key)
             self._database.execute(f"INSERT INTO {RINGS} VALUES (?, ?, ?)", [*key, ring.dump()])
         self._database.commit()
 
     def _source(self) -> str:
-        options = (
-            f"format = 'newline_delimited', columns = {{{_READ}}}, maximum_object_size = {LINE_MOST * 2}"
-        )
+        options = f"format = 'newline_delimited', columns = {{{READ}}}, maximum_object_size = {LINE_MOST * 2}"
         return f"read_json('/proc/self/fd/{self._input}', {options})"
 
     def _ask(self, query: str) -> Iterator[tuple[Any, ...]]:
@@ -178,7 +178,7 @@ class DuckStore:
 
     def _open(self) -> tuple[duckdb.DuckDBPyConnection, Books]:
         try:
-            made = duckdb.connect(str(self._path), config={"memory_limit": f"{self._memory}B"})
+            made = duckdb.connect(str(self._path), config={**_CONFIG, "memory_limit": f"{self._memory}B"})
             self._path.chmod(0o600)
             for statement in _TABLES:
                 made.execute(statement)

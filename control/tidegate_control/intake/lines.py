@@ -234,7 +234,7 @@ def wrong(event: Any, *, is_told: bool = True) -> str | None:
         if isinstance(value, int) and value > most:
             return f"{member}: more than {most}"
     transport = event.get("network.transport")
-    if transport is not None and _TRANSPORTS.get(event.get("network.iana_number")) != transport:
+    if transport is not None and _TRANSPORTS.get(event.get("network.iana_number", -1)) != transport:
         return "network.transport: not the name of network.iana_number"
     end = event.get("event.end")
     if end is not None and (event["event.action"], event["@timestamp"]) != ("flow-close", end):
@@ -244,7 +244,9 @@ def wrong(event: Any, *, is_told: bool = True) -> str | None:
 
 def _is_quickly_valid(event: Mapping[str, Any]) -> bool:
     # The quick validator takes 1.0 for an integer; no member of an event may be one.
-    return not any(isinstance(value, float) for value in event.values()) and validation.is_valid("event", event)
+    return not any(isinstance(value, float) for value in event.values()) and validation.is_valid(
+        "event", event
+    )
 
 
 def _parsed(line: bytes) -> Any:

@@ -49,7 +49,10 @@ class Proposal:
 
 
 def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
-    """Show what a change would do. Raises InventoryError for one that cannot be made, but Refused."""
+    """Show what a change would do. Raises InventoryError for one that cannot be made.
+
+    What is refused is told here where no form has led here.
+    """
     shown = {
         "title": proposal.title,
         "verb": proposal.verb,
@@ -64,12 +67,15 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
         "revision": visit.snapshot.commit,
         "ask_cascade": False,
         "refusal": "",
+        "diff": (),
         "losses": (),
         "problems": (),
     }
     try:
         outcome = proposal.run(expected=None, dry_run=True, message=None)
     except Refused as error:
+        if proposal.can_go_back:
+            raise  # the form says it
         more = {
             "refusal": str(error),
             "losses": error.losses,

@@ -119,7 +119,7 @@ class Visit:
                 path=self.request.url.path,
                 caller=caller,
                 can_edit=self.can_edit,
-                csrf=csrf_token(self.request),
+                forgery_token=csrf_token(self.request),
                 frame=self._frame() if caller is not None and READER in caller.scopes else None,
                 **context,
             )

@@ -62,8 +62,9 @@ def _free_port() -> int:
 class ClickHouse:
     """A ClickHouse server with an empty database, which knows one user by a password."""
 
-    def __init__(self, home: Path, program: str) -> None:
-        self.port = _free_port()
+    def __init__(self, home: Path, program: str, port: int | None = None) -> None:
+        """With a `home` that was another's, who is no more, it has that one's data."""
+        self.port = port or _free_port()
         self.basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         (home / "config.xml").write_text(_CONFIG.format(http=self.port, tcp=_free_port(), home=home))
         (home / "users.xml").write_text(_USERS.format(user=USER, password=PASSWORD))

@@ -22,7 +22,8 @@ from tidegate_control.intake import desk
 from tidegate_control.intake.lines import LINES_MOST
 from tidegate_control.intake.store import Added, Batch, EventStore, Unavailable, open_store
 from tidegate_schema.event import Kind
-from unit.control.intake.kit import EPOCH, EVER, Client, application, flow, ndjson, numbers, otlp, record
+from unit.control.intake.appkit import Client, application
+from unit.control.intake.kit import EPOCH, EVER, flow, ndjson, numbers, otlp, record
 
 EVENTS = [record(n) for n in range(5)]
 NDJSON, PROTOBUF, JSON = "application/x-ndjson", "application/x-protobuf", "application/json"
