@@ -93,7 +93,15 @@ def tests(session: nox.Session) -> None:
     prepare(session)
     # Unit tests keep a core busy, those of namespaces mostly wait.
     side_by_side = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
-    python(session, "-m", "pytest", *(session.posargs or side_by_side))
+    sample = ("-m", "not whole", *side_by_side)
+    python(session, "-m", "pytest", *(session.posargs or sample))
+
+
+@nox.session
+def whole(session: nox.Session) -> None:
+    """Run the tests that `tests` leaves out, where it has one of their kind; some fifteen minutes."""
+    prepare(session)
+    python(session, "-m", "pytest", "-m", "whole", "--timeout=600", *session.posargs)
 
 
 @nox.session

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,20 +54,37 @@ def example() -> dict[str, str]:
 
 
 def bare(place: Path, files: Mapping[str, str] | None = None, *, inside: str = "inventory") -> Path:
-    """Return a new bare repository whose branch main holds an inventory, the example if none is given."""
-    place.mkdir(parents=True, exist_ok=True)
-    tree, repository = place / "seed", place / "fleet.git"
-    for path, text in (example() if files is None else files).items():
+    """Return a new bare repository, `place`/fleet.git, whose branch main holds an inventory, by default the example.
+
+    Beside it is `place`/seed, the working tree that it came from.
+    """
+    if files is None and inside == "inventory":
+        shutil.copytree(_template(), place, dirs_exist_ok=True)
+    else:
+        _make(place, example() if files is None else files, inside)
+    return place / "fleet.git"
+
+
+@functools.cache
+def _template() -> Path:
+    place = Path(tempfile.mkdtemp(prefix="tidegate-control-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    _make(place, example(), "inventory")
+    return place
+
+
+def _make(place: Path, files: Mapping[str, str], inside: str) -> None:
+    tree = place / "seed"
+    for path, text in files.items():
         target = tree / inside / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
-    git(tree, "init", "-q", "-b", "main")
+    git(tree, "init", "-q", "-b", "main", "--template=")
     (tree / "README").write_text("A fleet.\n")
     git(tree, "add", "-A")
     git(tree, "commit", "-q", "-m", "Begin")
-    git(place, "clone", "-q", "--bare", str(tree), str(repository))
-    git(repository, "config", "--unset", "remote.origin.url")
-    return repository
+    git(place, "clone", "-q", "--bare", "--template=", "seed", "fleet.git")
+    git(place / "fleet.git", "config", "--unset", "remote.origin.url")
 
 
 def service(repository: Path, inside: str = "inventory") -> Inventory:

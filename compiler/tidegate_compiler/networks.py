@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tidegate_compiler.model import Address, Network
@@ -66,13 +66,17 @@ class Covering:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._known: dict[tuple[int, int, int], Network] = {}
+        self._lengths: dict[int, list[int]] = {4: [], 6: []}
         for network in networks:
-            shift = network.max_prefixlen - network.prefixlen
-            self._known[network.version, network.prefixlen, int(network.network_address) >> shift] = network
-        self._lengths = {
-            family: sorted({length for version, length, _ in self._known if version == family})
-            for family in (4, 6)
-        }
+            self.add(network)
+
+    def add(self, network: Network) -> None:
+        """Take a prefix in."""
+        shift = network.max_prefixlen - network.prefixlen
+        self._known[network.version, network.prefixlen, int(network.network_address) >> shift] = network
+        lengths = self._lengths[network.version]
+        if network.prefixlen not in lengths:
+            insort(lengths, network.prefixlen)
 
     def of(self, network: Network) -> Iterator[Network]:
         """Yield every prefix of the index that contains `network`, or is it, the widest first."""

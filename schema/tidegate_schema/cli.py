@@ -68,6 +68,11 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Judge recorded flows by an inventory: what would break.",
     ),
+    "suggest": (
+        "tidegate_control.learn.cli:suggest_",
+        "",
+        "Suggest the fewest policies that admit recorded flows.",
+    ),
     "publish": ("tidegate_compiler.publishcli:publish", "", "Sign bundles and push them to a target."),
     "nats": ("tidegate_compiler.natscli:nats", "", "Set up a nats-server for a fleet."),
     "keys": ("tidegate_compiler.keyscli:keys", "", "Make signing keys, and say whose signatures count."),

@@ -20,8 +20,8 @@ PARTS: dict[str, str | None] = {
     "wireguard": "bench.wireguard",
     "events": "bench.events",
     "release": "bench.release",
-    "control": None,
-    "learn": None,
+    "control": "bench.control",
+    "learn": "bench.learn",
 }
 
 
@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here as well")
     parser.add_argument("--clients", type=int, default=Options.clients, help="size of the inventory")
     parser.add_argument("--rounds", type=int, default=Options.rounds, help="a value is the median of so many")
+    parser.add_argument("--flows", type=int, default=Options.flows, help="flows that learn replays")
     args = parser.parse_args()
     unknown = [part for part in args.part if part not in PARTS]
     if unknown:
@@ -45,7 +46,7 @@ def main() -> None:
             continue
         if not rows:
             console.print(*machine.describe(), sep="\n", highlight=False, markup=False)
-        measured = importlib.import_module(module).rows(Options(args.clients, args.rounds))
+        measured = importlib.import_module(module).rows(Options(args.clients, args.rounds, args.flows))
         show(console, part, measured)
         rows += measured
     if args.json is not None:

@@ -16,6 +16,7 @@ class Options:
 
     clients: int = 1000
     rounds: int = 5
+    flows: int = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ def test_clients_shake_hands_and_get_what_the_policy_allows_and_nothing_else(lab
     assert not ping(lab.alice.host, GATEWAY4)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("address", [WEB4, WEB6])
 def test_the_kernel_remembers_a_flow_once_it_was_judged(lab: KernelLab, address: str) -> None:
     with stream(lab, address) as udp:
@@ -244,6 +245,7 @@ def test_the_kernel_remembers_a_flow_once_it_was_judged(lab: KernelLab, address:
         assert lab.crossed().packets["allowed"] - before <= 12
 
 
+@pytest.mark.whole
 def test_a_release_changes_one_peer_of_a_hundred_and_the_policy_and_disturbs_nobody(lab: KernelLab) -> None:
     lab.shake_anew(lab.alice, lab.bob)
     before = handshakes(lab.gateway), [device(agent) for agent in lab.agents]
@@ -260,6 +262,7 @@ def test_a_release_changes_one_peer_of_a_hundred_and_the_policy_and_disturbs_nob
     assert ping(lab.bob.host, seconds=5)
 
 
+@pytest.mark.whole
 def test_masquerade_hides_clients_as_soon_as_it_is_set(lab: KernelLab) -> None:
     lab.gateway.set("masquerade=[inside]")
     until("the rules hide clients", lambda: "masquerade" in lab.gateway.host.sh("nft", "list", "ruleset"))
@@ -267,6 +270,7 @@ def test_masquerade_hides_clients_as_soon_as_it_is_set(lab: KernelLab) -> None:
     assert answer(lab.alice.host, WEB6) == GATEWAY6
 
 
+@pytest.mark.whole
 def test_observe_forwards_all_live_and_a_stream_through_the_tun_arrives_whole(lab: KernelLab) -> None:
     sessions = handshakes(lab.gateway)
     lab.gateway.set("authz_mode=observe", "flow_cache=false")
@@ -310,6 +314,7 @@ def test_of_what_is_sent_after_a_revocation_nothing_arrives_either_way(lab: Kern
     assert device(lab.gateway) == before
 
 
+@pytest.mark.whole
 def test_a_device_that_another_tool_deletes_comes_back_with_its_peers(lab: KernelLab) -> None:
     lab.gateway.host.sh("ip", "link", "del", DEVICE)
     until(
@@ -321,6 +326,7 @@ def test_a_device_that_another_tool_deletes_comes_back_with_its_peers(lab: Kerne
     assert lab.gateway_status()["restarts"]["wireguard"] == 1
 
 
+@pytest.mark.whole
 def test_a_client_changes_its_key_when_the_gateway_knows_the_next_one(lab: KernelLab) -> None:
     etc = Places("client", lab.alice.file("etc"))
     new = keyfiles.make_next(etc)
@@ -334,6 +340,7 @@ def test_a_client_changes_its_key_when_the_gateway_knows_the_next_one(lab: Kerne
     assert keyfiles.public_keys(etc)["current"] == new
 
 
+@pytest.mark.whole
 def test_with_everything_killed_enforce_is_closed_and_a_new_start_keeps_device_and_sessions(
     lab: KernelLab,
 ) -> None:
@@ -352,6 +359,7 @@ def test_with_everything_killed_enforce_is_closed_and_a_new_start_keeps_device_a
     assert (device(lab.gateway), handshakes(lab.gateway)) == (before, shaken)
 
 
+@pytest.mark.whole
 def test_a_clock_that_jumps_past_a_rule_s_end_and_back_revives_nothing(lab: KernelLab) -> None:
     start, began = time.time(), time.monotonic()
     ending = [rule | {"expires": int(start) + 3600} for rule in WEB_RULES]

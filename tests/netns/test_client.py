@@ -64,7 +64,7 @@ def wireguard_go(agent: Agent) -> int:
     )
 
 
-@pytest.mark.parametrize("way", ["hangs", "link-down"])
+@pytest.mark.parametrize("way", ["hangs", pytest.param("link-down", marks=pytest.mark.whole)])
 def test_a_silent_gateway_is_left_within_15_s_and_returned_to_when_it_is_back(lab: Lab, way: str) -> None:
     second = two_gateways(lab, "failback_after: 5")
     first = lab.gateway

@@ -41,7 +41,7 @@ def test_the_demo_holds_in_time_and_cleans_up(tmp_path: Path) -> None:
     assert not _left(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.whole), signal.SIGTERM])
 def test_an_interrupted_demo_cleans_up_and_fails(tmp_path: Path, number: signal.Signals) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     output = tmp_path.parent / "output"

@@ -81,7 +81,7 @@ def test_events_are_shown_on_the_gateway_while_they_are_sent(lab: Lab) -> None:
     assert showing.wait(10) == 0
 
 
-@pytest.mark.parametrize("mode", ["observe", "enforce"])
+@pytest.mark.parametrize("mode", [pytest.param("observe", marks=pytest.mark.whole), "enforce"])
 def test_turning_logging_on_gives_every_live_flow_its_open_event(lab: Lab, mode: str) -> None:
     endpoint = LogEndpoint(lab.service, lab.directory)
     lab.publish(policy=lab.policy_file(alice=UDP_RULES))

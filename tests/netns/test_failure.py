@@ -122,7 +122,9 @@ def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(l
     assert not any(source == "10.64.0.12" for source, _, _ in sniffer.end())
 
 
-@pytest.mark.parametrize("change", ["tun=inside", "interface=other0 listen_port=51821"])
+@pytest.mark.parametrize(
+    "change", [pytest.param("tun=inside", marks=pytest.mark.whole), "interface=other0 listen_port=51821"]
+)
 def test_a_start_that_fails_or_goes_elsewhere_after_a_kill_9_opens_nothing(lab: Lab, change: str) -> None:
     """The killed agent's WireGuard is still up, and its rules are all that keeps it closed."""
     lab.publish()
@@ -151,7 +153,7 @@ def test_a_second_agent_with_files_of_its_own_does_not_touch_the_first(lab: Lab)
     assert not ping(lab.bob.host)
 
 
-@pytest.mark.parametrize("router_before", [False, True])
+@pytest.mark.parametrize("router_before", [False, pytest.param(True, marks=pytest.mark.whole)])
 def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(
     lab: Lab, router_before: bool
 ) -> None:

@@ -80,7 +80,7 @@ def remembered(lab: Lab) -> str:
     )
 
 
-@pytest.mark.parametrize("address", [WEB4, WEB6])
+@pytest.mark.parametrize("address", [WEB4, pytest.param(WEB6, marks=pytest.mark.whole)])
 def test_a_flow_crosses_the_tun_once_per_timeout(lab: Lab, address: str) -> None:
     lab.publish(policy=lab.policy_file(alice=UDP_RULES))
     lab.start("flow_timeout=4")
@@ -114,7 +114,7 @@ def test_with_the_cache_off_or_packets_logged_every_packet_crosses(lab: Lab, cho
     assert not lab.gateway.host.ok("nft", "list", "set", "inet", "tidegate", "flows4")
 
 
-@pytest.mark.parametrize("address", [WEB4, WEB6])
+@pytest.mark.parametrize("address", [pytest.param(WEB4, marks=pytest.mark.whole), WEB6])
 @pytest.mark.parametrize("change", ["policy", "client"])
 def test_of_what_is_sent_after_the_new_generation_nothing_arrives_either_way(
     lab: Lab, address: str, change: str

@@ -181,6 +181,7 @@ def test_kill_9_at_any_moment_lets_no_unauthorised_packet_through(lab: Lab) -> N
     print(f"  {watched.allowed()} allowed packets arrived, {watched.forbidden()} forbidden ones")
 
 
+@pytest.mark.whole
 def test_the_counters_do_see_such_packets_where_the_protection_is_taken_away(lab: Lab) -> None:
     watched = Watched(lab, "enforce")
     for number, _, _, wait, _ in rounds(max(2, ROUNDS // 20)):

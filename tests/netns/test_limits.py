@@ -69,7 +69,7 @@ def judged(lab: Lab, reason: str) -> int:
     return int(status["packets"][reason])
 
 
-@pytest.mark.parametrize("address", [WEB4, WEB6])
+@pytest.mark.parametrize("address", [pytest.param(WEB4, marks=pytest.mark.whole), WEB6])
 def test_what_was_denied_is_dropped_again_without_asking_until_the_policy_changes(
     lab: Lab, address: str
 ) -> None:
@@ -153,6 +153,7 @@ def test_a_client_has_so_many_flows_remembered_and_the_rest_are_judged_each_time
     until("all arrive again", lambda: counted(lab.service, "seen", "arrived") == 120)
 
 
+@pytest.mark.whole
 def test_without_limits_by_setting_there_are_none(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=ANY_UDP))
     lab.start("client_upcalls=0", "client_flows=0", "client_connections=0")

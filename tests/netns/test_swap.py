@@ -18,7 +18,7 @@ from netns.lab import DEVICE, PYTHON, WEB4, Agent, Lab, until
 from tidegate_schema import jsonfile
 from tidegate_schema.keys import client_id, parse_public_key
 
-pytestmark = [pytest.mark.netns, pytest.mark.alone]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.whole]
 
 # wireguard-go holds 65,536 peers at most, so that 100,000 client addresses need two on each.
 PEERS, RULES = 50_000, 3_000

@@ -59,9 +59,7 @@ class Replacing(Editor):
             for key, item in zip(found.keys, found.items, strict=True)
             if item.kind == LIST and not item.flow
         ]
-        lines = in_block(
-            {word(field): value}, Style(lists=lists[-1] if lists and value else None), found.column
-        )
+        lines = in_block({word(field): value}, Style(lists=lists[-1] if lists else None), found.column)
         end = self._content_end(max(found.keys[-1].end, found.items[-1].end))
         self._put(end, end, "".join(f"{self._eol}{line}" for line in lines))
 

@@ -97,7 +97,7 @@ def in_block(fields: Fields, style: Style, indent: int) -> list[str]:
     """Return an object's fields, a line or more each, `indent` columns in."""
     lines = []
     for key, value in fields.items():
-        if style.lists is None or isinstance(value, str | Mapping):
+        if style.lists is None or isinstance(value, str | Mapping) or not value:
             lines.append(f"{' ' * indent}{key}: {flow_value(value)}")
             continue
         lines.append(f"{' ' * indent}{key}:")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidegate_compiler.judge import NO_ROUTE, court, route
-from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, FlowGroup
+from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, FlowGroup, TooManyFlowsError
 from tidegate_compiler.learn.names import Names
 from tidegate_compiler.model import Address
 from tidegate_compiler.networks import inside
@@ -30,6 +30,15 @@ from tidegate_schema.ports import PORTED_NUMBERS
 
 NO_CLIENT = "NO_CLIENT"
 """The candidate has no client of that ID, nor one whose key followed it."""
+
+
+_ASKS = 5
+"""The first fields of a FlowGroup: all that a verdict depends on."""
+_JUDGED_MOST = 1 << 19
+
+
+CHANGES_MOST = 1_000_000
+"""More changes than this are refused: some 1 GB. Somebody who scans every port makes one for each."""
 
 
 class Judged(NamedTuple):
@@ -44,6 +53,7 @@ class Judged(NamedTuple):
 _NO_CLIENT = Judged(False, NO_CLIENT)
 _UNKNOWN_SOURCE = Judged(False, Reason.UNKNOWN_SOURCE.name)
 _UNPARSEABLE = Judged(False, Reason.UNPARSEABLE.name)
+assert FlowGroup._fields[:_ASKS] == ("gateway", "client_id", "destination", "protocol", "port")
 
 
 class Candidate:
@@ -57,6 +67,7 @@ class Candidate:
         self._ways: dict[tuple[int, str], tuple[str, ...]] = {}
         self._alike: dict[object, int] = {}
         self._class: dict[str, int] = {}
+        self._judged: dict[tuple[tuple[object, ...], float], Judged | None] = {}
 
     @property
     def instants(self) -> frozenset[float]:
@@ -68,6 +79,17 @@ class Candidate:
 
     def judge(self, group: FlowGroup, at: float) -> Judged | None:
         """Return the verdict at a Unix second; None when the event does not tell enough for one."""
+        # The same is asked on every day again, of everybody who did the same yesterday.
+        key = (group[:_ASKS], at)
+        try:
+            return self._judged[key]
+        except KeyError:
+            if len(self._judged) >= _JUDGED_MOST:
+                self._judged.clear()
+            judged = self._judged[key] = self._judge(group, at)
+            return judged
+
+    def _judge(self, group: FlowGroup, at: float) -> Judged | None:
         if group.protocol == UNKNOWN:
             return _UNPARSEABLE
         if not group.client_id:
@@ -168,7 +190,7 @@ def replay(
     """Judge every group at Unix second `at`, or for None at the time when it was recorded.
 
     What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. Memory grows
-    with what changes.
+    with what changes; TooManyFlowsError past CHANGES_MOST.
     """
     done = Replayed()
     for slot, group in groups:
@@ -187,7 +209,11 @@ def replay(
             continue
         current = candidate.names.current(group.client_id) or group.client_id
         key = Key(now.allow, current, group.destination, group.protocol, group.port, now.reason, now.policy)
-        evidence = done.changes.setdefault(key, Evidence())
+        evidence = done.changes.get(key)
+        if evidence is None:
+            if len(done.changes) >= CHANGES_MOST:
+                raise TooManyFlowsError(CHANGES_MOST)
+            evidence = done.changes[key] = Evidence()
         evidence.add(slot, group)
         then = candidate.names.at(group.client_id, group.last) or group.client_id
         if group.client_id != current:

@@ -14,20 +14,19 @@ from pathlib import Path
 from tidegate_control.git.objects import Objects
 from tidegate_control.git.process import GitError, run
 
-ABSENT = "0" * 40
 STALE_SECONDS = 120
 """A ref's lock that is so old is nobody's: git holds it while it writes one line."""
-_WAIT_SECONDS = 10
+WAIT_SECONDS = 10
 
 
 def advance(directory: Path, objects: Objects, ref: str, new: str, old: str, why: str) -> bool:
     """Move a ref from `old` to `new`; False when it is not at `old`. GitError when it cannot be moved at all."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             run(directory, "update-ref", "--no-deref", "-m", why, ref, new, old)
         except GitError as error:
-            if (objects.find(ref) or ABSENT) != old:
+            if (objects.find(ref) or absent(new)) != old:
                 return False
             lock = directory / f"{ref}.lock"
             if not lock.exists() and "lock" not in str(error):
@@ -40,6 +39,11 @@ def advance(directory: Path, objects: Objects, ref: str, new: str, old: str, why
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - so that two do not wait in step
         else:
             return True
+
+
+def absent(like: str) -> str:
+    """Return what stands for a ref that is not there, as long as another ID of the repository."""
+    return "0" * len(like)
 
 
 def _put_away(lock: Path) -> None:

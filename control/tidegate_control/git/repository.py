@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +15,13 @@ from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
 from tidegate_control.git.objects import Objects
+from tidegate_control.git.pack import Pack
 from tidegate_control.git.process import GitError, run
+from tidegate_control.git.remote import SECONDS, BehindError, Remote
 
 COMMITTER = ("tidegate control", "tidegate-control@localhost")
+_REASON = "tidegate control"
+_DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
 
@@ -31,7 +38,7 @@ class Logged(NamedTuple):
 
 @dataclass(frozen=True)
 class Content:
-    """An inventory as a commit has it: bytes by path, git's ID of each, and what may not be read."""
+    """An inventory as a commit has it: bytes by path, git's ID of those read from git, what may not be read."""
 
     files: Mapping[str, bytes]
     blobs: Mapping[str, str]
@@ -42,9 +49,20 @@ class Repository:
     """One branch of one repository. May be used by several threads. GitError in one line, from all of it."""
 
     def __init__(
-        self, path: Path | str, *, branch: str = "main", inventory: str = revision.DEFAULT_PATH
+        self,
+        path: Path | str,
+        *,
+        branch: str = "main",
+        inventory: str = revision.DEFAULT_PATH,
+        remote: str | None = None,
+        review: bool = False,
+        remote_seconds: float = SECONDS,
     ) -> None:
-        """Open it; GitError when it is none, or when its branch is checked out."""
+        """Open it; GitError when it is none, or when its branch is checked out.
+
+        With a `remote` (a name or URL of git's) its branch is the truth, see `git.remote`. With `review` every change
+        is a branch of its own, at the remote if there is one, and `branch` is left to those who merge.
+        """
         self.directory = _directory(Path(path))
         self.branch = branch
         self.ref = f"refs/heads/{branch}"
@@ -54,6 +72,8 @@ class Repository:
         run(self.directory, "check-ref-format", self.ref)
         self._all = [f":(top,literal){self.inventory}"] if self.inventory else []
         self.objects = Objects(self.directory)
+        self.remote = Remote(self.directory, remote, remote_seconds) if remote is not None else None
+        self.review = review
         self._not_checked_out()
 
     def head(self) -> str:
@@ -76,7 +96,7 @@ class Repository:
         if tree is None or tree.kind != "tree":
             raise GitError(f"the branch has no directory {self.inventory or '/'}; commit an inventory there")
         wanted, problems = revision.judged(tree.sha, self.ask)
-        known = {like.blobs[path]: data for path, data in like.files.items()} if like else {}
+        known = {blob: like.files[path] for path, blob in like.blobs.items()} if like else {}
         unknown = [entry for entry in wanted if entry.sha not in known]
         read = revision.contents(unknown, self.ask) if unknown else {}
         files = {entry.path: known[entry.sha] if entry.sha in known else read[entry.path] for entry in wanted}
@@ -93,26 +113,74 @@ class Repository:
         author: tuple[str, str],
         message: str,
     ) -> str:
-        """Make a commit of the inventory's files on a parent; no ref moves. TreeError."""
+        """Make a commit of the inventory's files on a parent; no ref moves. TreeError.
+
+        `author` is name and email, without line breaks and `<>`; git refuses the commit otherwise.
+        """
         prefix = f"{self.inventory}/" if self.inventory else ""
         root = self.objects.find(f"{parent}^{{tree}}")
         if root is None:
             raise GitError("git does not have the tree of the branch's tip")
+        pack = Pack(parent)
         tree = trees.changed(
-            self.directory, self.objects, root, {f"{prefix}{path}": data for path, data in files.items()}
+            pack, self.objects, root, {f"{prefix}{path}": data for path, data in files.items()}
         )
-        who = {
-            "GIT_AUTHOR_NAME": author[0],
-            "GIT_AUTHOR_EMAIL": author[1],
-            "GIT_COMMITTER_NAME": COMMITTER[0],
-            "GIT_COMMITTER_EMAIL": COMMITTER[1],
-        }
-        made = run(self.directory, "commit-tree", tree, "-p", parent, given=message.encode(), more=who)
-        return made.decode().strip()
+        people = [("author", author), ("committer", COMMITTER)]
+        lines = [f"tree {tree}", f"parent {parent}"]
+        lines += [f"{role} {name} <{email}> {int(time.time())} +0000" for role, (name, email) in people]
+        commit = pack.add("commit", "\n".join([*lines, "", message]).encode())
+        pack.write(self.directory)
+        return commit
 
     def advance(self, old: str, new: str) -> bool:
-        """Move the branch from one commit to another; False when it is not at the first."""
-        return refs.advance(self.directory, self.objects, self.ref, new, old, "tidegate control")
+        """Move the branch from one commit to another, at the remote first; False when it is not at the first."""
+        if self.remote is not None:
+            try:
+                self.remote.push(new, self.ref, old)
+            except BehindError:
+                self.follow()
+                return False
+        moved = refs.advance(self.directory, self.objects, self.ref, new, old, _REASON)
+        if not moved and self.remote is not None and not self._has(new, self.head()):
+            raise GitError(
+                f"the remote has the change, but {self.branch} was moved here as well; {_DIVERGED}"
+            )
+        return moved or self.remote is not None
+
+    def propose(self, commit: str, user: str) -> str:
+        """Make a branch for one change, at the remote if there is one; return its name."""
+        slug = re.sub("[^a-z0-9]+", "-", user.lower()).strip("-")[:30].rstrip("-") or "unknown"
+        branch = f"tidegate/{slug}/{commit[:10]}"
+        ref = f"refs/heads/{branch}"
+        if self.remote is not None:
+            try:
+                self.remote.push(commit, ref, None)
+            except BehindError:
+                raise GitError(f"the remote has a branch {branch} already; try again") from None
+        elif not refs.advance(self.directory, self.objects, ref, commit, refs.absent(commit), _REASON):
+            raise GitError(f"there is a branch {branch} already; try again")
+        return branch
+
+    def follow(self) -> None:
+        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged."""
+        if self.remote is None:
+            return
+        theirs, ours = self.remote.fetched(self.ref), self.head()
+        if theirs is None:
+            raise GitError(f"the remote has no branch {self.branch}; push it there first")
+        if theirs == ours:
+            return
+        if self._has(ours, theirs):
+            refs.advance(self.directory, self.objects, self.ref, theirs, ours, _REASON)
+        elif self._has(theirs, ours):
+            with suppress(BehindError):  # it has moved again; whoever comes next follows
+                self.remote.push(ours, self.ref, theirs)
+        else:
+            raise GitError(f"{self.branch} here and at the remote have diverged; {_DIVERGED}")
+
+    def _has(self, commit: str, tip: str) -> bool:
+        """Tell whether a commit is a tip's own or before it."""
+        return not run(self.directory, "rev-list", "--max-count=1", commit, f"^{tip}", "--").strip()
 
     def parent(self, commit: str) -> str | None:
         """Return a commit's first parent, None for one without."""

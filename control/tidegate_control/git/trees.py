@@ -1,13 +1,14 @@
-"""A tree with some of its files changed, written by `mktree` from the lowest folder up: no index, no index.lock."""
+"""A tree with some of its files changed, written made from the lowest folder up: no index, so no index.lock."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from tidegate_compiler.diagnostics import show_path
 from tidegate_control.git.objects import Objects
-from tidegate_control.git.process import GitError, run
+from tidegate_control.git.pack import Pack
+from tidegate_control.git.process import GitError
 
 _TREE, _FILE = "40000", "100"
 _NEW_FILE = "100644"
@@ -20,17 +21,17 @@ class TreeError(Exception):
     """A file cannot be put there, since something else stands in the way; one line."""
 
 
-def changed(directory: Path, objects: Objects, tree: str, files: Mapping[str, bytes | None]) -> str:
-    """Return the ID of a tree in which these files are new, have these bytes, or are gone (None).
+def changed(pack: Pack, objects: Objects, tree: str, files: Mapping[str, bytes | None]) -> str:
+    """Return the ID of a tree in which these files have these bytes, or are gone (None); what is new goes into `pack`.
 
     `files` are paths from the tree's top; a folder that is left without anything goes. TreeError, GitError.
     """
-    blobs = {path: None if data is None else _blob(directory, data) for path, data in files.items()}
-    return _folder(directory, objects, tree, blobs, "") or _written(directory, {})
+    blobs = {path: None if data is None else pack.add("blob", data) for path, data in files.items()}
+    return _folder(pack, objects, tree, blobs, "") or pack.add("tree", b"")
 
 
 def _folder(
-    directory: Path, objects: Objects, tree: str | None, files: Mapping[str, str | None], at: str
+    pack: Pack, objects: Objects, tree: str | None, files: Mapping[str, str | None], at: str
 ) -> str | None:
     """Return the ID of a folder's new tree, None when nothing is left in it."""
     entries = listing(objects, tree) if tree else {}
@@ -57,12 +58,12 @@ def _folder(
             raise TreeError(
                 f"{show_path(at + name)}: {_what(mode)} stands there; put a directory in its place"
             )
-        made = _folder(directory, objects, sha or None, inner, f"{at}{name}/")
+        made = _folder(pack, objects, sha or None, inner, f"{at}{name}/")
         if made is None:
             entries.pop(name, None)
         else:
             entries[name] = (_TREE, made)
-    return _written(directory, entries) if entries else None
+    return pack.add("tree", _written(entries)) if entries else None
 
 
 def listing(objects: Objects, tree: str) -> Entries:
@@ -76,24 +77,19 @@ def listing(objects: Objects, tree: str) -> Entries:
         end = data.index(b"\0", position)
         mode, _, name = data[position:end].partition(b" ")
         position = end + 1 + size
-        entries[name.decode("utf-8", "surrogateescape")] = (mode.decode(), data[end + 1 : position].hex())
+        entries[os.fsdecode(name)] = (mode.decode(), data[end + 1 : position].hex())
     return entries
 
 
-def _blob(directory: Path, data: bytes) -> str:
-    return run(directory, "hash-object", "-w", "--no-filters", "--stdin", given=data).decode().strip()
-
-
-def _written(directory: Path, entries: Entries) -> str:
-    kinds = {_TREE: "tree", "160000": "commit"}
-    given = b"".join(
-        f"{mode.zfill(6)} {kinds.get(mode, 'blob')} {sha}\t".encode()
-        + name.encode("utf-8", "surrogateescape")
-        + b"\0"
-        for name, (mode, sha) in entries.items()
+def _written(entries: Entries) -> bytes:
+    """Return a tree's bytes; git sorts a folder as if its name ended in a slash."""
+    ordered = sorted(
+        (os.fsencode(name) + b"/" * (mode == _TREE), mode, sha) for name, (mode, sha) in entries.items()
     )
-    # --missing: what was there before is not looked at again; a partial clone has not all of it.
-    return run(directory, "mktree", "-z", "--missing", given=given).decode().strip()
+    return b"".join(
+        mode.encode() + b" " + (key[:-1] if mode == _TREE else key) + b"\0" + bytes.fromhex(sha)
+        for key, mode, sha in ordered
+    )
 
 
 def _what(mode: str) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate_compiler.diagnostics import did_you_mean, show
+from tidegate_compiler.diagnostics import Where, did_you_mean, show
 from tidegate_compiler.edit import add, remove
 from tidegate_compiler.edit.change import Change, EditError
 from tidegate_compiler.edit.remove import Loss
+from tidegate_compiler.edit.survey import KINDS as FOLDERS
 from tidegate_compiler.edit.update import update as edit_update
-from tidegate_compiler.files import FILE_MAX_BYTES, OVERLAY_FILE
+from tidegate_compiler.files import FILE_MAX_BYTES
 from tidegate_control.inventory.errors import Exists, Invalid, NotFound, Refused
 from tidegate_control.inventory.model import KINDS, OVERLAY
+from tidegate_control.inventory.shape import refuse
 from tidegate_control.inventory.sheets import Sheet
 from tidegate_control.inventory.snapshot import Snapshot
 
@@ -49,6 +51,7 @@ def create(snapshot: Snapshot, kind: str, name: str, fields: Given, file: str | 
         if name in snapshot.objects(kind):
             where = snapshot.survey().place(kind, name)
             raise Exists(f"{where}: {kind} {name} is there already; choose another name")
+    refuse(kind, name, fields, Where(f"{FOLDERS[kind]}/{name}.yaml"))
     try:
         added = add.add(snapshot.files, snapshot.survey(), kind, name, fields, file)
     except EditError as error:
@@ -65,6 +68,7 @@ def update(snapshot: Snapshot, kind: str, name: str, fields: Given) -> Edit:
     """Replace an object's fields."""
     sheet = _sheet(snapshot, kind, name)
     before = sheet.read(name).fields
+    refuse(kind, name, fields, sheet.where(name))
     step = sheet.index(name) if kind == "test" else name
     try:
         change = edit_update(snapshot.files, sheet.file, step, fields)
@@ -117,9 +121,3 @@ def _bounded(change: Change) -> Change:
         if data is not None and len(data) > FILE_MAX_BYTES:
             raise Refused(f"{path}: would be larger than {FILE_MAX_BYTES} bytes; choose another file")
     return change
-
-
-def is_of_inventory(path: str) -> bool:
-    """Tell whether a path relative to an inventory is one that `files` would read."""
-    folder, _, name = path.rpartition("/")
-    return path == OVERLAY_FILE or ("/" not in folder and folder != "" and name.endswith(".yaml"))

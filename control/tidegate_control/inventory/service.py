@@ -11,11 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.edit.change import Change, diff, new_errors, unknown
+from tidegate_compiler.edit.survey import KINDS as FOLDERS
+from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.plan.plan import Plan
 from tidegate_compiler.plan.plan import plan as make_plan
 from tidegate_compiler.report import counts
@@ -27,9 +29,11 @@ from tidegate_control.inventory.edits import Edit
 from tidegate_control.inventory.errors import Invalid, NotFound, Refused, Stale, Unavailable
 from tidegate_control.inventory.message import message as commit_message
 from tidegate_control.inventory.message import person
-from tidegate_control.inventory.model import Author, Entry, Outcome
+from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome
+from tidegate_control.inventory.past import commits_of
 from tidegate_control.inventory.revert import reverted
 from tidegate_control.inventory.snapshot import Snapshot
+from tidegate_control.inventory.turn import Turns
 
 HISTORY_MAX = 500
 DIFF_MAX_BYTES = 1 << 20
@@ -43,7 +47,7 @@ class Inventory:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._reading = threading.Lock()
-        self._writing = threading.Lock()
+        self._turns = Turns()
         self._snapshots: dict[str, Snapshot] = {}
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -53,16 +57,15 @@ class Inventory:
         with _git():
             return self._repository.head()
 
+    def refresh(self) -> None:
+        """Follow the remote, if there is one: to be called now and then, so that what others merge there is seen."""
+        with _git(), self._turns.taken(_BUSY_SECONDS):
+            self._repository.follow()
+
     def snapshot(self, commit: str | None = None) -> Snapshot:
         """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
         with _git():
-            if commit is None:
-                found: str | None = self._repository.head()
-            else:
-                found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
-            return self._at(found)
+            return self._at(self._repository.head() if commit is None else self._commit(commit))
 
     def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 50, before: str | None = None
@@ -77,27 +80,34 @@ class Inventory:
     def diff(self, commit: str) -> list[str]:
         """Return what a commit changed as lines of a unified diff, every one printable; cut where it is very long."""
         with _git():
-            found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
+            found = self._commit(commit)
             return [show_path(line) for line in self._repository.diff(found, DIFF_MAX_BYTES).splitlines()]
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
         with _git():
-            found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
-            return self._entry(self._repository.log(start=found, limit=1, everywhere=True)[0])
+            return self._entry(self._repository.log(start=self._commit(commit), limit=1, everywhere=True)[0])
+
+    def _commit(self, name: str) -> str:
+        found = self._repository.commit_of(name)
+        if found is None:
+            raise NotFound(f"there is no commit {show(name)}")
+        return found
 
     def _history(self, kind: str | None, name: str | None, limit: int, before: str | None) -> list[Entry]:
         start = self._repository.head()
         if before is not None:
-            found = self._repository.commit_of(before)
-            if found is None:
-                raise NotFound(f"there is no commit {show(before)}")
-            start = f"{found}^@"
-        return [self._entry(one) for one in self._repository.log(start=start, limit=limit)]
+            start = f"{self._commit(before)}^@"
+        if kind is None and name is not None:
+            raise NotFound("a name alone says nothing; say its kind, too")
+        if kind is not None and kind not in KINDS:
+            raise NotFound(f"there is no kind {show(kind)}")
+        if kind is None or name is None:
+            folder = () if kind is None else (OVERLAY_FILE if kind == OVERLAY else FOLDERS[kind],)
+            found = self._repository.log(start=start, limit=limit, paths=folder)
+        else:
+            found = commits_of(self._repository, kind, name, start, limit)
+        return [self._entry(one) for one in found]
 
     def _entry(self, one: Logged) -> Entry:
         prefix = f"{self._repository.inventory}/" if self._repository.inventory else ""
@@ -189,8 +199,10 @@ class Inventory:
         dry_run: bool,
         message: str | None,
     ) -> Outcome:
-        with _git(), self._turn(dry_run):
+        with _git(), nullcontext() if dry_run else self._turns.taken(_BUSY_SECONDS):
             deadline = time.monotonic() + _BUSY_SECONDS
+            if self._repository.review and not dry_run:
+                self._repository.follow()
             while True:
                 base = self._at(self._repository.head())
                 self._meets(expected, base)
@@ -203,13 +215,26 @@ class Inventory:
                     return self._rehearsed(base, after, made)
                 if not _changes(made.change):
                     return Outcome(None, base.commit, None, base, made.name_in(base), losses=made.losses)
-                text = commit_message(made.subject, message)
-                commit = self._repository.commit(base.commit, made.change.files, person(author), text)
-                if self._repository.advance(base.commit, commit):
-                    done = self._keep(after.at(commit))
-                    return Outcome(commit, commit, None, done, made.name_in(done), losses=made.losses)
+                done = self._published(base, after, made, author, message)
+                if done is not None:
+                    return done
                 if time.monotonic() > deadline:
                     raise Unavailable("too many others write at once; nothing is written, try again")
+
+    def _published(
+        self, base: Snapshot, after: Snapshot, made: Edit, author: Author, message: str | None
+    ) -> Outcome | None:
+        """Commit an edit and move the branch there, or make one for it; None when the branch was moved meanwhile."""
+        text = commit_message(made.subject, message)
+        commit = self._repository.commit(base.commit, made.change.files, person(author), text)
+        done = after.at(commit)
+        name, losses = made.name_in(done), made.losses
+        if self._repository.review:
+            branch = self._repository.propose(commit, author.name)
+            return Outcome(commit, base.commit, None, done, name, losses=losses, branch=branch)
+        if not self._repository.advance(base.commit, commit):
+            return None
+        return Outcome(commit, commit, None, self._keep(done), name, losses=losses)
 
     def _rehearsed(self, base: Snapshot, after: Snapshot, made: Edit) -> Outcome:
         """Return what a write would do."""
@@ -256,10 +281,6 @@ class Inventory:
             while len(self._snapshots) > _KEPT:
                 del self._snapshots[next(iter(self._snapshots))]
         return known
-
-    def _turn(self, dry_run: bool) -> AbstractContextManager[object]:
-        """Let one thread write at a time: what others would make meanwhile they would have to make anew."""
-        return nullcontext() if dry_run else self._writing
 
 
 @contextmanager

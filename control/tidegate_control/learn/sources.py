@@ -25,11 +25,12 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from tidegate_compiler import fields
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.learn.flows import DAY, FlowGroup, Slots, Window
-from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records, TooManyFlowsError
+from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records
 
 STORES = ("duckdb", "clickhouse", "clickhouses")
 PASSWORD = "TIDEGATE_CLICKHOUSE_PASSWORD"  # noqa: S105, the name of a variable
 DEFAULT_LAST = 7 * DAY
+_ASKED = {"last": "last", "from": "begin", "to": "end"}
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 
@@ -86,8 +87,6 @@ class _Lines(Reader):
     def read(self, slots: Slots) -> Iterator[tuple[int, FlowGroup]]:
         try:
             yield from self.records.groups(_bounded(self.stream), slots)
-        except TooManyFlowsError as error:
-            raise SourceError(f"{show_path(self.title)}: {error}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise SourceError(f"{show_path(self.title)}: not a whole gzip file") from None
 
@@ -133,12 +132,10 @@ def _options(spec: str) -> tuple[str, Asked]:
     parts = urlsplit(spec)
     said: dict[str, int] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _ASKED:
+            raise SourceError(f"{show(name)}: a store is asked with {', '.join(_ASKED)}")
         try:
-            said[{"last": "last", "from": "begin", "to": "end"}[name]] = (
-                span(value) if name == "last" else fields.instant(value)
-            )
-        except KeyError:
-            raise SourceError(f"{show(name)}: a store is asked with last, from and to") from None
+            said[_ASKED[name]] = span(value) if name == "last" else fields.instant(value)
         except ValueError as error:
             raise SourceError(f"{name}={show(value)}: {error}") from None
     # urlunsplit would leave out the empty host of duckdb:///PATH

@@ -14,10 +14,11 @@ from typing import Protocol
 
 from starlette.responses import Response
 
+from tidegate_control import problems
 from tidegate_control.inventory.errors import Refused, Stale
 from tidegate_control.inventory.model import Outcome
 from tidegate_control.ui import planview
-from tidegate_control.ui.visit import Visit, status_of
+from tidegate_control.ui.visit import Visit
 from tidegate_control.ui.words import segment
 
 MOVED = "The inventory has changed since this plan was made. This is the plan anew; nothing is saved yet."
@@ -49,7 +50,10 @@ class Proposal:
 
 
 def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
-    """Show what a change would do. Raises InventoryError for one that cannot be made, but Refused."""
+    """Show what a change would do. Raises InventoryError for one that cannot be made.
+
+    What is refused is told here where no form has led here.
+    """
     shown = {
         "title": proposal.title,
         "verb": proposal.verb,
@@ -64,19 +68,22 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
         "revision": visit.snapshot.commit,
         "ask_cascade": False,
         "refusal": "",
+        "diff": (),
         "losses": (),
         "problems": (),
     }
     try:
         outcome = proposal.run(expected=None, dry_run=True, message=None)
     except Refused as error:
+        if proposal.can_go_back:
+            raise  # the form says it
         more = {
             "refusal": str(error),
             "losses": error.losses,
             "problems": error.diagnostics,
             "ask_cascade": proposal.asks_cascade and bool(error.losses),
         }
-        return visit.page("plan.html", status_of(error)[0], **shown | more)
+        return visit.page("plan.html", problems.of_inventory(error).status, **shown | more)
     found = {
         "revision": outcome.revision,
         "view": None if outcome.plan is None else planview.view(outcome.plan),

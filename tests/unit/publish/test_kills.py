@@ -72,7 +72,14 @@ def store(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("case", ["first", "change", "renew", "back", "mend", "keys"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "first",
+        "change",
+        *(pytest.param(case, marks=pytest.mark.whole) for case in ("renew", "back", "mend", "keys")),
+    ],
+)
 def test_killed_anywhere_a_host_has_the_old_release_or_the_new_one(
     tmp_path: Path, store: str, case: str
 ) -> None:
