@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import compilerkit
+from tidegate_compiler.learn import comment as comments
+from tidegate_compiler.learn import replaydoc
 from tidegate_compiler.learn.flows import FlowGroup, Slots, Window
 from tidegate_compiler.learn.names import Names, Timeline
 from tidegate_compiler.learn.records import Records
-from tidegate_compiler.learn.replay import Candidate
+from tidegate_compiler.learn.replay import Candidate, replay
+from tidegate_compiler.pipeline import Compiled
+from tidegate_compiler.plan import source
 from tidegate_compiler.resolve import Fleet
 from tidegate_schema import event
 from tidegate_schema.keys import client_id
@@ -94,3 +98,17 @@ def ready(fleet: Fleet, past: Timeline | None = None) -> Candidate:
     """Return a fleet made ready to judge."""
     names: Names = (past or Timeline()).end(fleet.ids)
     return Candidate(fleet, names)
+
+
+def comment(old: Compiled, new: Compiled, lines: list[bytes]) -> str:
+    """Return the comment on a change of which these lines were recorded."""
+    reader = Records()
+    before, after = (ready(one.fleet) for one in (old, new))
+    done = replay(reader.groups(lines, Slots(Window())), after, NOON, before)
+    about = replaydoc.About("NEW", "inventory", "FLOWS", NOON, "OLD", reader.unreadable, reader.gaps)
+    told = replaydoc.document(done, new.inventory, after.names, about)
+    sides = [
+        source.of_compiled(source.Content(title, "inventory", {}, []), one)
+        for title, one in (("OLD", old), ("NEW", new))
+    ]
+    return comments.comment(sides[0], sides[1], done, told)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,20 @@ from tidegate_compiler import fields, pipeline
 from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show, show_path
+from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.learn import readiness as ready
-from tidegate_compiler.learn import replaydoc, replaytext, suggestdoc
-from tidegate_compiler.learn.comment import comment
-from tidegate_compiler.learn.demand import demand
-from tidegate_compiler.learn.flows import Slots
+from tidegate_compiler.learn import replaytext, suggestdoc
+from tidegate_compiler.learn.flows import TooManyFlowsError
 from tidegate_compiler.learn.history import timeline
 from tidegate_compiler.learn.names import Timeline
-from tidegate_compiler.learn.replay import Candidate, replay, select
-from tidegate_compiler.learn.suggest import STRICTNESS, suggest
+from tidegate_compiler.learn.suggest import STRICTNESS
 from tidegate_compiler.options import json_option
 from tidegate_compiler.plan import source
 from tidegate_compiler.plan.revision import RevisionError
 from tidegate_compiler.progress import shown, stage
 from tidegate_compiler.terminal import chosen_format, print_table, say
-from tidegate_control.learn import sources
+from tidegate_control.learn import answers, sources
+from tidegate_control.learn.answers import Subject
 from tidegate_schema.cli import PATH, Failure, keep
 
 OK, CHANGES = 0, 2
@@ -79,19 +78,14 @@ def flow_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @dataclass(frozen=True)
-class Side:
-    """An inventory that is compiled, as it was named."""
+class Named:
+    """An inventory of the command line, compiled, and its files."""
 
-    content: source.Content
-    compiled: pipeline.Compiled
-
-    def candidate(self, history: Timeline) -> Candidate:
-        """Return it made ready to judge."""
-        fleet = self.compiled.fleet
-        return Candidate(fleet, history.end(fleet.ids))
+    subject: Subject
+    files: Mapping[str, bytes]
 
 
-def side(name: str, warn: bool = True) -> Side:
+def named(name: str, past: Timeline, warn: bool = True) -> Named:
     """Compile what a name stands for, a directory or a git revision; diagnostics go to stderr, errors fail."""
     try:
         content = source.read(name)
@@ -106,7 +100,7 @@ def side(name: str, warn: bool = True) -> Side:
         say(reports.diagnostic_lines(made.diagnostics, content.root), err=True)
     if isinstance(made, Checked):
         raise Failure(f"{show_path(content.title)}: {reports.counts(made.diagnostics)}")
-    return Side(content, made)
+    return Named(Subject(content.title, content.root, made, past), content.files)
 
 
 def history(name: str) -> Timeline:
@@ -118,11 +112,14 @@ def history(name: str) -> Timeline:
         return Timeline()
 
 
-def opened(stack: ExitStack, flows: str, asked: sources.Asked, now: int) -> sources.Reader:
-    """Open the flows; a failure is one line."""
+@contextmanager
+def opened(flows: str, asked: sources.Asked, what: str) -> Iterator[sources.Reader]:
+    """Open the flows, and show progress while they are read; a failure, then or now, is one line."""
     try:
-        return stack.enter_context(sources.opened(flows, asked, now))
-    except sources.SourceError as error:
+        with sources.opened(flows, asked, int(time.time())) as reader, shown():
+            stage(what)
+            yield reader
+    except (sources.SourceError, TooManyFlowsError) as error:
         raise Failure(str(error)) from None
 
 
@@ -175,43 +172,22 @@ def replay_(
         raise click.UsageError("--readiness goes neither with --against nor with --format markdown")
     if form == "markdown" and not against:
         raise click.UsageError("--format markdown is the comment on a change: say --against OLD")
-    now = int(time.time())
-    new = side(inventory)
-    old = side(against, warn=False) if against else None
     past = history(inventory)
-    candidate, before = new.candidate(past), old.candidate(past) if old else None
+    new = named(inventory, past).subject
+    old = named(against, past, warn=False).subject if against else None
     moment = None if at == RECORDED else at
-    with ExitStack() as stack:
-        reader = opened(stack, flows, sources.Asked(begin, end, last), now)
-        instants = candidate.instants | (before.instants if before else frozenset())
-        slots = Slots(reader.window, instants if moment is None else ())
-        try:
-            with shown():
-                stage("replaying")
-                groups = select(reader.read(slots), candidate.names, gateway, client)
-                if readiness:
-                    found = ready.readiness(groups, candidate, new.compiled.inventory, moment)
-                else:
-                    done = replay(groups, candidate, moment, before)
-        except sources.SourceError as error:
-            raise Failure(str(error)) from None
+    only = answers.Only(gateway, client)
+    with opened(flows, sources.Asked(begin, end, last), "replaying") as reader:
+        if readiness:
+            told = answers.readied(new, reader, moment, only)
+        else:
+            told, done = answers.replayed(new, reader, moment, old, only)
     if readiness:
-        return _tell_readiness(ready.document(found, new.content.title, reader.title, moment), form)
-    about = replaydoc.About(
-        new.content.title,
-        new.content.root,
-        reader.title,
-        moment,
-        old.content.title if old else None,
-        reader.records.unreadable,
-        reader.records.gaps,
-    )
-    told = replaydoc.document(done, new.compiled.inventory, candidate.names, about)
+        return _tell_readiness(told, form)
     if form == "json":
         say([reports.to_json(told)])
     elif old is not None and form == "markdown":
-        sides = [source.of_compiled(one.content, one.compiled) for one in (old, new)]
-        say([comment(sides[0], sides[1], done, told).rstrip("\n")])
+        say([answers.commented(new, old, told, done).rstrip("\n")])
     else:
         say(replaytext.lines(told))
     return CHANGES if told["changes"] else OK
@@ -262,22 +238,18 @@ def suggest_(
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Failure(f"{show_path(str(out))}: there is something already; name a new directory")
-    now = int(time.time())
-    known = side(inventory)
-    candidate = known.candidate(history(inventory))
-    with ExitStack() as stack:
-        reader = opened(stack, flows, sources.Asked(begin, end, last), now)
-        try:
-            with shown():
-                stage("reading flows")
-                wanted = demand(reader.read(Slots(reader.window)), candidate, now, with_refused)
-                stage("looking for policies")
-                done = suggest(wanted, known.compiled.inventory, now, strictness)
-        except sources.SourceError as error:
-            raise Failure(str(error)) from None
-    told = suggestdoc.document(done, known.content.title, reader.title, now)
+    known = named(inventory, history(inventory))
+    with opened(flows, sources.Asked(begin, end, last), "learning") as reader:
+        told, done = answers.suggested(
+            known.subject, reader, int(time.time()), with_refused=with_refused, strictness=strictness
+        )
     if out is not None:
-        _write(out, suggestdoc.files(done, told, known.content.files))
+        try:
+            _write(out, suggestdoc.files(done, told, known.files))
+        except LayoutError as error:
+            raise Failure(
+                f"the old policies cannot be cut out: {error}; run 'tidegate inventory fmt' first"
+            ) from None
     say([reports.to_json(told)] if as_json else suggestdoc.lines(told))
     return OK
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import compilerkit
+import learnkit
 from cikit import Ran, Runner, load, script
 from compilerkit import client, everything, inventory, policy
 from docskit import ROOT
@@ -115,6 +117,21 @@ class Forge:
 @pytest.fixture
 def forge(tmp_path: Path) -> Forge:
     return Forge(tmp_path)
+
+
+def test_a_plan_with_recorded_traffic_is_shown(forge: Forge, tmp_path: Path) -> None:
+    """Whatever the comment of replay can hold passes the workflow's own look at it."""
+    old, new = (
+        compilerkit.compiled(inventory(policies={"p": policy(to=to)}))
+        for to in ("10.20.0.0/24", "10.20.1.0/24")
+    )
+    lines = [learnkit.record(), learnkit.record(to="10.20.1.1"), learnkit.record(port=None), b"odd\n"]
+    text = learnkit.comment(old, new, lines)
+    assert text.count("`1 flow of 1 client, last") == 2
+    assert "Note: `1 line passed over: not an event`" in text
+    forge.state["artifacts"] = [artifact(text)]
+    assert forge.run().status == 0
+    assert forge.body.startswith(text)
 
 
 def test_a_plan_is_shown_as_it_is_with_its_commit(forge: Forge) -> None:

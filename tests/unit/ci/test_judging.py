@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import learnkit
 from cikit import Runner, load, parse
 from docskit import ROOT
+from tidegate_compiler import pipeline
 from tidegate_compiler.plan.markdown import MARKER
 from tidegate_schema import __version__
 from tidegate_schema.cli import run
@@ -191,6 +193,47 @@ def test_github_the_scaffolded_workflow_judges_an_inventory_below(
     ran, left = forge.runner.github(workflow, forge.merged())
     assert ran.status == 0, ran.said
     assert "nets/eu/policies/more.yaml:1" in left["tidegate-plan"].read_text()
+
+
+def recorded(forge: Forge) -> str:
+    """Return a file of flows: bob was at the wiki by SSH, which main does not allow."""
+    example = pipeline.compile_inventory(ROOT / "inventory")
+    assert isinstance(example, pipeline.Compiled)
+    client = example.fleet.ids["bob-laptop"]
+    path = forge.tree.parent / "week.ndjson"
+    path.write_bytes(learnkit.record(client, "10.20.7.1", 22, gateway="fra1") * 3)
+    return str(path)
+
+
+@pytest.mark.parametrize("judge", ["github", "gitlab"])
+def test_with_recorded_flows_the_plan_says_who_would_notice(forge: Forge, judge: str) -> None:
+    flows = recorded(forge)
+    forge.branch()
+    forge.write("inventory/policies/more.yaml", GRANT)
+    if judge == "github":
+        workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": flows}}
+        ran, left = forge.runner.github(workflow, forge.merged())
+        text = left["tidegate-plan"].read_text()
+    else:
+        clone, base = forge.head()
+        ran = forge.runner.gitlab(clone, CI_MERGE_REQUEST_DIFF_BASE_SHA=base, FLOWS=flows)
+        text = (clone / "tidegate-plan.md").read_text()
+    assert ran.status == 0, ran.said
+    assert text.startswith(f"{MARKER}\n### Tidegate plan\n")
+    assert "3 flows of 1 client would pass**" in text
+    (row,) = (
+        line for line in text.splitlines() if "bob-reads-wiki" in line and line.startswith("| `bob-laptop`")
+    )
+    assert row.endswith("| `3 flows of 1 client, last 2026-11-29T12:00:00Z` |")
+
+
+def test_github_flows_that_cannot_be_read_are_no_plan(forge: Forge) -> None:
+    forge.branch()
+    forge.write("inventory/policies/more.yaml", GRANT)
+    workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": "nowhere.ndjson"}}
+    ran, left = forge.runner.github(workflow, forge.merged())
+    assert ran.status == 1
+    assert left == {}
 
 
 # GitLab -----------------------------------------------------------------------------------------------------------
