@@ -61,7 +61,7 @@ class Hearing:
         return True
 
     def judge(self, now: float, evidence: Evidence, why: str) -> Outcome:
-        """Judge what is on trial at monotonic time `now`; `why` says in one line why it failed, where it has. OSError."""
+        """Judge what is on trial at monotonic time `now`; `why` says why it failed, where it has. OSError."""
         verdict = self._deadline.judge(
             now,
             ok=evidence.works,

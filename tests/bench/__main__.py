@@ -20,7 +20,7 @@ PARTS: dict[str, str | None] = {
     "wireguard": "bench.wireguard",
     "events": "bench.events",
     "release": "bench.release",
-    "control": None,
+    "control": "bench.control",
     "learn": "bench.learn",
 }
 

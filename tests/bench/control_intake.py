@@ -70,6 +70,11 @@ def anew(batches: Sequence[bytes]) -> list[bytes]:
 
 def posting(server: Server, batches: Sequence[bytes]) -> float:
     """Return events a second, from the first POST to the last ACK."""
+    headers = {
+        "authorization": f"Bearer {server.token}",
+        "content-type": "application/x-ndjson",
+        "content-encoding": "gzip",
+    }
     bodies = iter([gzip.compress(batch, 1) for batch in anew(batches)])
     lock = threading.Lock()
 
@@ -80,7 +85,7 @@ def posting(server: Server, batches: Sequence[bytes]) -> float:
                 body = next(bodies, None)
             if body is None:
                 break
-            connection.request("POST", "/v1/events", body, _HEADERS)
+            connection.request("POST", "/v1/events", body, headers)
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["stored"]) == (200, BATCH)
         connection.close()

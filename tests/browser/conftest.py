@@ -22,15 +22,18 @@ def chromium_path() -> str | None:
     return shutil.which("chromium")
 
 
+def flags() -> list[str]:
+    """Return Chromium's flags. As root it has no sandbox of its own; what it loads here is our own server alone."""
+    return ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     path = chromium_path()
     if path is None:
         pytest.skip("needs chromium (not installed)")
-    # As root Chromium has no sandbox of its own; what it loads here is our own server alone.
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*flags, "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=path, args=flags())
         yield browser
         browser.close()
 

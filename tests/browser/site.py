@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -16,12 +15,12 @@ import uvicorn
 import controlkit
 from tidegate_compiler.times import format_instant
 from tidegate_control.access.caller import EDITOR, PUBLISHER, READER
-from tidegate_control.app import Services, make_access, make_app
-from tidegate_control.git.repository import Repository
-from tidegate_control.intake.store import Batch, open_store
+from tidegate_control.app import Services, make_app
+from tidegate_control.intake.store import Batch
 from tidegate_control.inventory.service import Inventory
+from tidegate_control.rooms import ROOMS
+from tidegate_control.serve import bound, configuration, prepared
 from tidegate_control.settings import Settings
-from tidegate_control.ui.routes import routes
 from tidegate_schema import jsonfile
 
 SCOPES = (READER, EDITOR, PUBLISHER)
@@ -88,30 +87,21 @@ def serve(place: Path, files: Mapping[str, str] | None = None) -> Iterator[Site]
     state = place / "state"
     state.mkdir(mode=0o700)
     settings = Settings(repository, listen="127.0.0.1:0", state=state)
-    services = Services(
-        settings=settings,
-        inventory=Inventory(Repository(repository)),
-        events=open_store(settings.events_url),
-        access=make_access(settings),
-    )
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(services, [routes]), log_level="warning", lifespan="off", access_log=False
-            )
-        )
+    with prepared(settings) as (tls, services), bound(settings) as listening:
+
+        async def alive() -> None:
+            """Nobody looks whether it lives."""
+
+        server = uvicorn.Server(configuration(make_app(services, ROOMS), settings, tls, alive))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        site = Site(f"http://127.0.0.1:{port}", services, repository)
+        site = Site(f"http://127.0.0.1:{listening.getsockname()[1]}", services, repository)
         site.make_tokens()
         try:
             yield site
         finally:
             server.should_exit = True
             thread.join(30)
-            services.events.close()
 
 
 def flows(site: Site, now: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What goes wrong is told where it is, nothing that somebody wrote is lost, and nobody gets another plan than confirmed."""
+"""What goes wrong is told where it is, no text is lost, and nobody gets another plan than the one confirmed."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_pages_and_names_that_are_not_there(site: Site, open_tab: Open) -> None:
         "/nothing",
         "/clients/nobody",
         "/clients/nobody/edit",
-        "/clients/..%2f..%2fetc%2fpasswd",
+        "/clients/..%2f..%2fetc%2fpasswd",  # 400, by the door, as the two others with signs
         "/clients/%00",
         "/new/overlay",
         "/new/nothing",
@@ -264,7 +264,7 @@ def test_pages_and_names_that_are_not_there(site: Site, open_tab: Open) -> None:
     ):
         answer = tab.goto(path)
         assert answer is not None
-        assert answer.status == 404, path
+        assert answer.status == (400 if "%" in path else 404), path
         assert "Traceback" not in tab.content()
 
 

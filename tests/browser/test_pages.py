@@ -1,4 +1,4 @@
-"""Every page: it is there, everybody can read it in light and dark and on a phone, and nobody sees more than they may."""
+"""Every page: everybody can read it, in light and dark and on a phone, and nobody sees more than they may."""
 
 from __future__ import annotations
 
@@ -160,13 +160,8 @@ def test_the_overview_shows_hosts_accounts_and_changes(site: Site, open_tab: Ope
 def test_a_list_is_filtered_sorted_and_found_by_client_id(site: Site, open_tab: Open) -> None:
     tab = open_tab(site)
     tab.goto("/clients?q=nyc1")
-    assert tab.locator("tbody th").all_inner_texts() == [
-        "carol-laptop",
-        "ci-runner",
-        "dave-laptop",
-        "erin-desktop",
-        "monitor",
-    ]
+    names = ["carol-laptop", "ci-runner", "dave-laptop", "erin-desktop", "monitor"]
+    assert tab.locator("tbody th").all_inner_texts() == names
     tab.click("thead >> text=Name")
     assert tab.locator("th[aria-sort=descending]").count() == 1
     assert tab.locator("tbody th").first.inner_text() == "monitor"
@@ -207,7 +202,7 @@ def test_flows_are_filtered_charted_and_told_as_a_table(site: Site, open_tab: Op
     tab.wait_for_url("**verdict=deny**")
     assert set(tab.locator("main .tag").all_inner_texts()) == {"deny"}
     tab.goto("/flows?client=bob-laptop&port=tcp/22")
-    assert tab.locator("table.stack").first.locator("tbody tr").count() == 1
+    assert tab.locator("table.flows").first.locator("tbody tr").count() == 1
     tab.click("summary:has-text('The same as a table')")
     assert tab.locator("details table tbody tr").count() > 2
     for wrong in ("port=x", "client=UPPER", "to=10.0.0.999", "gateway=..", "policy=A b"):

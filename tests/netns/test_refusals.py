@@ -27,7 +27,8 @@ def kernel(agent: Agent) -> list[str]:
     """Return what the agent has made: peers, addresses, routes, and on a gateway its table and rules."""
     host = agent.host
     found = [
-        host.sh("wg", "show", DEVICE, "allowed-ips"),
+        # wireguard-go tells of its peers in another order each time.
+        "".join(sorted(host.sh("wg", "show", DEVICE, "allowed-ips").splitlines(keepends=True))),
         host.sh("wg", "show", DEVICE, "endpoints") if agent.kind == "client" else "",
         host.sh("ip", "-o", "address", "show", "dev", DEVICE),
         host.sh("ip", "route", "show", "dev", DEVICE),

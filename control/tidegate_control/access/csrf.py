@@ -9,7 +9,7 @@ somebody else.
 from __future__ import annotations
 
 import hmac
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,10 +50,16 @@ class Forgery:
     def _check_origin(self, request: Request) -> None:
         site = request.headers.get("sec-fetch-site")
         origin = request.headers.get("origin")
-        own = {f"{request.scope['scheme']}://{request.headers['host']}".lower(), self._origin}
-        is_ours = (site in (None, "same-origin")) and (origin is None or origin.lower() in own)
+        is_ours = site in (None, "same-origin") and (origin is None or origin.lower() == self._own(request))
         if not is_ours or (site is None and origin is None):
             raise _forged("this did not come from a page of this server")
+
+    def _own(self, request: Request) -> str:
+        """Return the origin of our pages: that of the setting where it names this host, so that http:// is another."""
+        host = request.headers["host"].lower()
+        if self._origin is not None and urlsplit(self._origin).hostname == urlsplit(f"//{host}").hostname:
+            return self._origin
+        return f"{request.scope['scheme']}://{host}"
 
 
 async def _check_token(request: Request) -> Receive:

@@ -36,7 +36,7 @@ def version(path: Path) -> tuple[int, int, int]:
         info = path.lstat()
     except FileNotFoundError:
         return 0, 0, 0
-    return info.st_ino, info.st_mtime_ns, info.st_size
+    return info.st_ino, info.st_ctime_ns, info.st_size  # not mtime: a change of mode counts too
 
 
 def read_private(path: Path, limit: int) -> bytes | None:

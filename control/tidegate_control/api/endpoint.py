@@ -1,10 +1,13 @@
 """From a request to an answer: may the caller, is it well formed, has it the answer already; then the handler.
 
-require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer, or a problem
+require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer
+
+What is raised on the way (Problem, InventoryError, a mistake of ours) the application answers, as `problems` has it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_control import problems
 from tidegate_control.access.guard import require
 from tidegate_control.api import bodies, parameters, paths, preconditions
 from tidegate_control.api.made import Made
 from tidegate_control.api.operation import Answer, Call, Operation
-from tidegate_control.inventory.errors import InventoryError
 from tidegate_control.problems import Problem
 from tidegate_schema import jsonfile
 
@@ -31,10 +32,7 @@ def route(services: Services, made: Made, operations: Sequence[Operation]) -> Ro
     methods = {operation.method: operation for operation in operations}
 
     async def endpoint(request: Request) -> Response:
-        try:
-            return await _answered(services, made, methods, request)
-        except InventoryError as error:
-            raise problems.of_inventory(error) from None
+        return await _answered(services, made, methods, request)
 
     # Every method comes here, so that one that is not allowed is told all that are.
     found = Route(operations[0].path, endpoint)
@@ -82,4 +80,17 @@ def _response(answer: Answer) -> Response:
 
 
 def _bytes(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else jsonfile.canonical(body)
+    if isinstance(body, bytes):
+        return body
+    try:
+        return jsonfile.canonical(body)
+    except ValueError:  # YAML has .inf and .nan, JSON has not; who mends the file wants to see them
+        return jsonfile.canonical(_finite(body))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidegate_compiler.diagnostics import show
+from tidegate_compiler.files import KINDS as FOLDERS
+from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.pipeline import Compiled
 from tidegate_control import problems
 from tidegate_control.api import kinds, objects, shape
@@ -88,12 +90,26 @@ def compiled(snapshot: Snapshot) -> Compiled:
 
 def _with_files(base: Snapshot, files: Mapping[str, str | None]) -> Snapshot:
     for path in files:
-        if not edits.is_of_inventory(path):
+        if not _is_read(path):
             error = shape.error(("files", path), "no file of an inventory; for instance clients/team.yaml")
             raise shape.refused(
                 f"{show(path)}: no file of an inventory; for instance clients/team.yaml", [error]
             )
     return _changed(base, {path: None if text is None else text.encode() for path, text in files.items()})
+
+
+def _is_read(path: str) -> bool:
+    """Tell whether a path is one at which an inventory's files are read."""
+    folder, _, name = path.partition("/")
+    if path == OVERLAY_FILE:
+        return True
+    return (
+        folder in FOLDERS
+        and name.endswith(".yaml")
+        and name[0] != "."
+        and "/" not in name
+        and name.isprintable()
+    )
 
 
 def _with_edit(base: Snapshot, edit: Mapping[str, Any], position: int) -> Snapshot:

@@ -53,7 +53,7 @@ class Objects:
 
     def _line(self, word: str, name: str) -> str:
         """Return git's first line about a name, "" when it knows none. Asked once more if git has gone meanwhile."""
-        if not name or any(char < "!" or char == "\x7f" for char in name):
+        if not name or any(char < " " or char == "\x7f" for char in name):
             return ""
         for attempt in (1, 2):
             process = self._running()

@@ -79,16 +79,15 @@ def run(
         )
     except OSError as error:
         raise GitError(f"git cannot be run: {error.strerror}") from None
-    try:
-        with process:
+    with process:
+        try:
             out, err = process.communicate(given, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise GitError(f"git {words[0]} took longer than {seconds:g} s") from None
-    finally:
-        if process.poll() is None:
+        except BaseException as error:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                os.killpg(process.pid, signal.SIGKILL)  # what git has started, too
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise GitError(f"git {words[0]} took longer than {seconds:g} s") from None
+            raise
     if process.returncode:
         lines = tuple(map(printable, (err + out).decode("utf-8", "replace").splitlines()))
         raise GitError(_first(lines) or f"git {words[0]} failed with status {process.returncode}", lines)
@@ -97,7 +96,7 @@ def run(
 
 def printable(text: str) -> str:
     """Return a line of git's as bounded, printable ASCII."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text[:_TOLD])
+    return "".join(char if " " <= char <= "~" else "?" for char in text[:_TOLD].replace("\t", " "))
 
 
 def _first(lines: tuple[str, ...]) -> str:

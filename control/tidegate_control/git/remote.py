@@ -58,7 +58,7 @@ class Remote:
             said = [
                 line.removeprefix("remote: ").strip() for line in error.lines if line.startswith("remote: ")
             ]
-            reason = told.rpartition("\t")[2] or str(error)
+            reason = told[told.index("[") :] if "[" in told else str(error)
             raise GitError(f"the remote refused the change: {' '.join([reason, *said[:1]])}") from None
 
     def fetched(self, ref: str) -> str | None:

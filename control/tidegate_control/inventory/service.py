@@ -16,6 +16,8 @@ from typing import Any
 
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.edit.change import Change, diff, new_errors, unknown
+from tidegate_compiler.edit.survey import KINDS as FOLDERS
+from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.plan.plan import Plan
 from tidegate_compiler.plan.plan import plan as make_plan
 from tidegate_compiler.report import counts
@@ -27,7 +29,8 @@ from tidegate_control.inventory.edits import Edit
 from tidegate_control.inventory.errors import Invalid, NotFound, Refused, Stale, Unavailable
 from tidegate_control.inventory.message import message as commit_message
 from tidegate_control.inventory.message import person
-from tidegate_control.inventory.model import Author, Entry, Outcome
+from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome
+from tidegate_control.inventory.past import commits_of
 from tidegate_control.inventory.revert import reverted
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.inventory.turn import Turns
@@ -62,13 +65,7 @@ class Inventory:
     def snapshot(self, commit: str | None = None) -> Snapshot:
         """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
         with _git():
-            if commit is None:
-                found: str | None = self._repository.head()
-            else:
-                found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
-            return self._at(found)
+            return self._at(self._repository.head() if commit is None else self._commit(commit))
 
     def history(
         self, *, kind: str | None = None, name: str | None = None, limit: int = 50, before: str | None = None
@@ -83,27 +80,34 @@ class Inventory:
     def diff(self, commit: str) -> list[str]:
         """Return what a commit changed as lines of a unified diff, every one printable; cut where it is very long."""
         with _git():
-            found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
+            found = self._commit(commit)
             return [show_path(line) for line in self._repository.diff(found, DIFF_MAX_BYTES).splitlines()]
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
         with _git():
-            found = self._repository.commit_of(commit)
-            if found is None:
-                raise NotFound(f"there is no commit {show(commit)}")
-            return self._entry(self._repository.log(start=found, limit=1, everywhere=True)[0])
+            return self._entry(self._repository.log(start=self._commit(commit), limit=1, everywhere=True)[0])
+
+    def _commit(self, name: str) -> str:
+        found = self._repository.commit_of(name)
+        if found is None:
+            raise NotFound(f"there is no commit {show(name)}")
+        return found
 
     def _history(self, kind: str | None, name: str | None, limit: int, before: str | None) -> list[Entry]:
         start = self._repository.head()
         if before is not None:
-            found = self._repository.commit_of(before)
-            if found is None:
-                raise NotFound(f"there is no commit {show(before)}")
-            start = f"{found}^@"
-        return [self._entry(one) for one in self._repository.log(start=start, limit=limit)]
+            start = f"{self._commit(before)}^@"
+        if kind is None and name is not None:
+            raise NotFound("a name alone says nothing; say its kind, too")
+        if kind is not None and kind not in KINDS:
+            raise NotFound(f"there is no kind {show(kind)}")
+        if kind is None or name is None:
+            folder = () if kind is None else (OVERLAY_FILE if kind == OVERLAY else FOLDERS[kind],)
+            found = self._repository.log(start=start, limit=limit, paths=folder)
+        else:
+            found = commits_of(self._repository, kind, name, start, limit)
+        return [self._entry(one) for one in found]
 
     def _entry(self, one: Logged) -> Entry:
         prefix = f"{self._repository.inventory}/" if self._repository.inventory else ""

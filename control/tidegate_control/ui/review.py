@@ -14,10 +14,11 @@ from typing import Protocol
 
 from starlette.responses import Response
 
+from tidegate_control import problems
 from tidegate_control.inventory.errors import Refused, Stale
 from tidegate_control.inventory.model import Outcome
 from tidegate_control.ui import planview
-from tidegate_control.ui.visit import Visit, status_of
+from tidegate_control.ui.visit import Visit
 from tidegate_control.ui.words import segment
 
 MOVED = "The inventory has changed since this plan was made. This is the plan anew; nothing is saved yet."
@@ -82,7 +83,7 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
             "problems": error.diagnostics,
             "ask_cascade": proposal.asks_cascade and bool(error.losses),
         }
-        return visit.page("plan.html", status_of(error)[0], **shown | more)
+        return visit.page("plan.html", problems.of_inventory(error).status, **shown | more)
     found = {
         "revision": outcome.revision,
         "view": None if outcome.plan is None else planview.view(outcome.plan),

@@ -16,12 +16,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from tidegate_control import problems
 from tidegate_control.access.caller import EDITOR, READER, Caller
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.guard import caller_of, require
 from tidegate_control.api.made import Made
 from tidegate_control.app import Services
-from tidegate_control.inventory import errors
+from tidegate_control.inventory.errors import InventoryError
 from tidegate_control.inventory.model import Author
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.problems import Problem
@@ -29,13 +30,6 @@ from tidegate_control.ui import kinds, listing, words
 
 FORM_FIELDS = 100
 """More fields than this no form here has."""
-_STATUS: tuple[tuple[type[errors.InventoryError], int, str], ...] = (
-    (errors.NotFound, 404, "Not found"),
-    (errors.Stale, 412, "Changed in between"),
-    (errors.Invalid, 422, "Not valid"),
-    (errors.Unavailable, 503, "Not available"),
-    (errors.InventoryError, 409, "Not possible"),
-)
 Answer = Callable[["Visit"], Response]
 
 
@@ -130,7 +124,7 @@ class Visit:
         """Return what the frame says of the inventory; None where it cannot be read."""
         try:
             snapshot = self.snapshot
-        except errors.InventoryError:
+        except InventoryError:
             return None
         inventory = snapshot.checked.inventory
         return {
@@ -161,7 +155,7 @@ def endpoint(
             if visit.caller is None:
                 raise  # a stranger, whom the door shows the form to log in
             return await run_in_threadpool(_refused, visit, problem)
-        except errors.InventoryError as error:
+        except InventoryError as error:
             return await run_in_threadpool(_failed, visit, error)
 
     return serve
@@ -186,14 +180,9 @@ def _refused(visit: Visit, problem: Problem) -> Response:
     return answer
 
 
-def _failed(visit: Visit, error: errors.InventoryError) -> Response:
-    status, title = status_of(error)
-    return error_page(visit, status, title, str(error), error.diagnostics)
-
-
-def status_of(error: errors.InventoryError) -> tuple[int, str]:
-    """Return the HTTP status of an error, and what it is called."""
-    return next((status, title) for kind, status, title in _STATUS if isinstance(error, kind))
+def _failed(visit: Visit, error: InventoryError) -> Response:
+    problem = problems.of_inventory(error)
+    return error_page(visit, problem.status, problem.title, problem.detail, error.diagnostics)
 
 
 def error_page(visit: Visit, status: int, title: str, detail: str, diagnostics: Any = ()) -> Response:

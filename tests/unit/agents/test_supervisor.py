@@ -203,3 +203,18 @@ def test_a_device_that_does_not_answer_has_not_loaded_its_peers(monkeypatch: pyt
     device: Any = SimpleNamespace(name="tidegate0")
     kernel = drift.Kernel({}, device, None, None)  # type: ignore[arg-type]
     assert not kernel.are_loaded(GatewayBundle(peers={"key": PeerConfig(frozenset())}))
+
+
+def test_at_a_stop_what_the_flusher_got_rid_of_is_noted() -> None:
+    """Else a reboot that follows would send it again."""
+    done: list[str] = []
+    one: Any = object.__new__(supervisor.Supervisor)
+    one._forwarder, one._applied = None, SimpleNamespace(settings={})
+    one._flows = SimpleNamespace(stop=lambda: done.append("recorder"))
+    one._flusher = SimpleNamespace(stop=lambda _waker: done.append("flusher"))
+    one._news = SimpleNamespace(keep=lambda _settings: done.append("news"))
+    one._stop_children(None)
+    assert done == ["recorder", "flusher", "news"]
+    one._applied = None  # a start that failed before it had applied anything
+    one._stop_children(None)
+    assert done[3:] == ["recorder", "flusher"]

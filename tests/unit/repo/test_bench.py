@@ -60,13 +60,13 @@ def test_a_row_knows_whether_it_meets_its_target() -> None:
 
 def test_a_part_without_measurements_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "control", "--json", "rows.json"],
+        [sys.executable, "-m", "bench", "learn", "--json", "rows.json"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "RUN_FROM": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout == "control: nothing to measure yet\n"
+    assert done.stdout == "learn: nothing to measure yet\n"
     assert json.loads((tmp_path / "rows.json").read_text()) == []
 
 

@@ -96,6 +96,7 @@ def clone(tmp_path: Path) -> Path:
         "qemu-system-x86_64",
         "clickhouse-server",
         "systemd-analyze",
+        "chromium",
     ):
         fake.with_name(tool).symlink_to("/bin/true")  # so that nothing is lacking, and nothing gets installed
     (tree / ".nox/kernel").mkdir(parents=True)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.fields import NAME_RULE
+from tidegate_control import problems
 from tidegate_control.inventory.errors import Exists, Invalid, InventoryError, NotFound, Refused
 from tidegate_control.ui import forms, keycheck, listing, places, review
 from tidegate_control.ui.kinds import Kind
@@ -23,7 +24,7 @@ from tidegate_control.ui.pages.objects import (
     object_of,
     titles,
 )
-from tidegate_control.ui.visit import Visit, status_of
+from tidegate_control.ui.visit import Visit
 
 _FILE_OPTION = "with --file"
 FILES = 12
@@ -148,18 +149,21 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
     if step == "edit":
         return _form(visit, kind, name, _text(visit, kind))
     wrong = _key_problem(visit, kind, name)
-    if wrong is not None:
-        return _form(visit, kind, name, _text(visit, kind) | {"public_key": ""}, wrong)
-    try:
-        return review.commit(visit, proposal) if step == "commit" else review.plan(visit, proposal)
-    except (Invalid, Exists, Refused) as error:
-        return _form(visit, kind, name, _text(visit, kind), _wrong(visit, kind, name, error))
+    if wrong is None:
+        try:
+            return review.commit(visit, proposal) if step == "commit" else review.plan(visit, proposal)
+        except (Invalid, Exists, Refused) as error:
+            wrong = _wrong(visit, kind, name, error)
+    text = _text(visit, kind)
+    if "public_key" in (wrong.at or {}):
+        text["public_key"] = ""  # whatever it is that is no key: see `keycheck`
+    return _form(visit, kind, name, text, wrong)
 
 
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
-    status = status_of(error)[0]
+    status = problems.of_inventory(error).status
     if _FILE_OPTION in str(error):  # the command line's word for the field
         return Wrong(at={"file": (Line(str(error).replace(_FILE_OPTION, "one here")),)}, status=status)
     if not isinstance(error, Invalid) or not error.diagnostics:

@@ -39,6 +39,7 @@ def test_the_same_wrong_token_again_is_no_guess(attempts: Attempts) -> None:
     for _ in range(5 * PER_ADDRESS):
         attempts.failed("192.0.2.1", "expired")
     assert attempts.wait("192.0.2.1") == 0
+    assert len(attempts._over_all) == 1
 
 
 def test_one_ipv6_host_has_one_place(attempts: Attempts) -> None:

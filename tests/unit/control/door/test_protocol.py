@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,20 @@ from unit.control.door.doorkit import Door
 
 ASK = b"GET /static/app.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 NEVER = 1000.0
-Connect = Callable[[], socket.socket]
+
+
+@dataclass
+class Connect:
+    """A server, and a way to connect to it, which ends with the test."""
+
+    server: uvicorn.Server
+    address: tuple[str, int]
+    undo: ExitStack
+
+    def __call__(self) -> socket.socket:
+        made = socket.create_connection(self.address, timeout=30)
+        self.undo.callback(made.close)
+        return made
 
 
 async def alive() -> None:
@@ -41,12 +55,7 @@ def served(door: Door, tls: Tls | None = None) -> Iterator[Connect]:
 
         undo.callback(stop)
 
-        def connect() -> socket.socket:
-            made = socket.create_connection(listening.getsockname(), timeout=30)
-            undo.callback(made.close)
-            return made
-
-        yield connect
+        yield Connect(server, listening.getsockname(), undo)
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -122,6 +131,15 @@ def test_a_body_that_nobody_wants_is_not_waited_for(impatient: Connect) -> None:
     connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nx")
     assert answer(connection)[0] == 404
     assert rest(connection) == b""
+
+
+def test_the_kernel_gives_up_who_takes_nothing_off_the_wire(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(ASK)
+    answer(connection)
+    (ours,) = connect.server.server_state.connections
+    found = ours.transport.get_extra_info("socket")
+    assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * protocol.UNTAKEN_SECONDS
 
 
 def test_a_connection_is_used_again(connect: Connect) -> None:

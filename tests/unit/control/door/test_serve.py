@@ -236,8 +236,12 @@ def test_a_repository_that_is_none_is_told_in_one_line(path: Path, tidegate: Cal
         assert str(tmp_path / repository_) in refused(tidegate, path)
 
 
-def test_two_servers_do_not_share_a_state(path: Path, tidegate: Call) -> None:
-    with running(path):
+def test_two_servers_do_not_share_a_state_and_an_open_one_is_warned_of(path: Path, tidegate: Call) -> None:
+    path.write_text(
+        path.read_text().replace("127.0.0.1:0", "0.0.0.0:0\nplain_http: allow\nhosts: [localhost]")
+    )
+    with running(path) as server:
+        assert "is open without TLS" in server.log.read_text()
         assert "another server runs on this state" in refused(tidegate, path)
 
 
@@ -245,11 +249,3 @@ def test_a_state_of_another_s_is_told_in_one_line(path: Path, tidegate: Call, tm
     (tmp_path / "state").mkdir(mode=0o777)
     (tmp_path / "state").chmod(0o777)
     assert "chmod 700" in refused(tidegate, path)
-
-
-def test_an_open_address_without_tls_is_warned_of(path: Path) -> None:
-    path.write_text(
-        path.read_text().replace("127.0.0.1:0", "0.0.0.0:0\nplain_http: allow\nhosts: [control.example.net]")
-    )
-    with running(path) as server:
-        assert "is open without TLS" in server.log.read_text()

@@ -196,6 +196,8 @@ def test_a_file_that_others_may_read_lets_nobody_in(tokens: Tokens, state: Path)
     assert tokens.find(text) is None
     with pytest.raises(StateError, match="chmod 600"):
         tokens.all()
+    (state / "tokens.json").chmod(0o600)
+    assert tokens.find(text) is not None
 
 
 def test_a_link_in_place_of_the_file_lets_nobody_in(tokens: Tokens, state: Path) -> None:

@@ -1,9 +1,8 @@
-"""An application that has the intake alone, and one who asks it; a process of its own begins with this module."""
+"""An application that has the intake alone, and one who asks it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from starlette.responses import Response
 from tidegate_control import intake
 from tidegate_control.access.caller import GATEWAY_INTAKE, READER, Caller
 from tidegate_control.app import Services, make_app
-from tidegate_control.intake.store import EventStore, open_store
+from tidegate_control.intake.store import EventStore
 from tidegate_control.settings import Settings
 
 TOKENS = {
@@ -60,8 +59,3 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._client.aclose())
         self._runner.close()
-
-
-def serving() -> Starlette:
-    """Return the application of a server that a test starts as a process: uvicorn's factory."""
-    return application(open_store(os.environ["TEST_EVENTS"], os.environ.get("TEST_PASSWORD", "")))

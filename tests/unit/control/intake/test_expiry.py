@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tidegate_control.intake import expiry
-from tidegate_control.intake.expiry import Expiry
+from tidegate_control import retention
 from tidegate_control.intake.store import DAY_S, EventStore, Unavailable
+from tidegate_control.retention import Retention
 from unit.control.intake.kit import Clock, batches, numbers, record
 
 
@@ -32,32 +32,20 @@ class Counting:
 def test_after_the_days_of_the_setting_nothing_is_left_and_before_everything(
     store: EventStore, clock: Clock
 ) -> None:
-    job = Expiry(store, 30, clock)
+    job = Retention(store, 30)
     clock.now = clock.now // DAY_S * DAY_S
     store.add(batches([record(1)]))
-    clock.now += 31 * DAY_S - 1
-    job.once()
+    job.expire(clock.now + 31 * DAY_S - 1)
     assert numbers(store) == 1
-    clock.now += 1
-    job.once()
+    job.expire(clock.now + 31 * DAY_S)
     assert numbers(store) == 0
 
 
 def test_it_goes_on_after_a_store_that_did_not_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(expiry, "EVERY_S", 0.001)
+    monkeypatch.setattr(retention, "_EVERY_SECONDS", 0.001)
     store: Any = Counting()
-    job = Expiry(store, 30, Clock(100 * DAY_S))
-    with caplog.at_level(logging.ERROR):
-        job.start()
+    with caplog.at_level(logging.ERROR), Retention(store, 30):
         assert store.twice.wait(20)
-        job.close()
-    assert set(store.asked) == {70 * DAY_S}
-    assert "not deleted: events: down" in caplog.text
-
-
-def test_less_than_a_day_is_refused() -> None:
-    store: Any = Counting()
-    with pytest.raises(ValueError, match="a day at least"):
-        Expiry(store, 0)
+    assert "still there: events: down" in caplog.text

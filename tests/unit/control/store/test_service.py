@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controlkit import ALICE, KEYS, bare, git, service
+from controlkit import ALICE, KEYS, bare, example, git, service
 from tidegate_control.inventory.errors import Exists, Invalid, NotFound, Refused, Stale
 from tidegate_control.inventory.service import Inventory
 
@@ -139,3 +139,81 @@ def test_history_and_diff(inventory: Inventory) -> None:
     lines = inventory.diff(outcome.commit)
     assert "+++ b/inventory/clients/zoe.yaml" in lines
     assert any(line.startswith("+zoe-laptop:") for line in lines)
+
+
+def test_the_history_of_one_object(inventory: Inventory, repository: Path) -> None:
+    begin = inventory.head()
+    made = inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/operations.yaml")
+    inventory.create("client", "zoe", {**CLIENT, "public_key": KEYS[1], "addresses": ["10.64.0.98/32"]}, author=ALICE,
+                     file="clients/operations.yaml")  # fmt: skip
+    changed = inventory.update("client", "zoe-laptop", {**CLIENT, "gateways": ["nyc1"]}, author=ALICE)
+    gone = inventory.delete("client", "zoe-laptop", author=ALICE)
+    commits = [entry.commit for entry in inventory.history(kind="client", name="zoe-laptop")]
+    assert commits == [gone.commit, changed.commit, made.commit]
+    assert [
+        e.commit for e in inventory.history(kind="client", name="zoe-laptop", before=gone.commit, limit=1)
+    ] == [changed.commit]
+    assert [e.commit for e in inventory.history(kind="policy")] == [begin]
+    assert inventory.history(kind="client", name="nobody") == []
+    test = next(iter(inventory.snapshot().objects("test")))
+    removed = inventory.delete("test", test, author=ALICE)
+    assert [e.commit for e in inventory.history(kind="test", name=test)] == [removed.commit, begin]
+    overlay = inventory.snapshot().objects("overlay")["overlay"]
+    renamed = inventory.update("overlay", "overlay", {**overlay.fields, "fleet": "other"}, author=ALICE)
+    assert [e.commit for e in inventory.history(kind="overlay", name="overlay")] == [renamed.commit, begin]
+    with pytest.raises(NotFound):
+        inventory.history(name="zoe")
+    with pytest.raises(NotFound):
+        inventory.history(kind="nothing")
+
+
+def test_a_test_keeps_its_name_wherever_it_stands_in_its_file(inventory: Inventory) -> None:
+    tests = dict(inventory.snapshot().objects("test"))
+    first, second = list(tests)[:2]
+    fields = {**tests[first].fields, "expect": "deny", "at": "2020-01-01"}
+    changed = inventory.update("test", first, fields, author=ALICE)
+    assert changed.name not in tests
+    assert changed.snapshot.objects("test")[changed.name].fields == fields
+    assert changed.snapshot.objects("test")[second] == tests[second]
+    file = tests[first].file
+    twin = inventory.create("test", "", fields, author=ALICE, file=file)
+    assert twin.name == f"{changed.name}-2"
+    assert inventory.delete("test", twin.name, author=ALICE).snapshot.files == changed.snapshot.files
+
+
+def test_a_write_that_changes_nothing_is_no_commit(inventory: Inventory) -> None:
+    head = inventory.head()
+    alice = inventory.snapshot().objects("client")["alice-laptop"]
+    outcome = inventory.update("client", "alice-laptop", alice.fields, author=ALICE)
+    assert outcome.commit is None
+    assert outcome.revision == head == inventory.head()
+
+
+def test_another_commit_with_the_same_inventory_is_not_stale(
+    inventory: Inventory, repository: Path, tmp_path: Path
+) -> None:
+    seen = inventory.head()
+    git(tmp_path / "seed", "commit", "-q", "--allow-empty", "-m", "note")
+    git(tmp_path / "seed", "push", "-q", str(repository), "main")
+    assert inventory.head() != seen
+    inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/zoe.yaml", expected=seen)
+
+
+def test_a_revert_that_meets_a_later_change_is_refused_by_name(inventory: Inventory) -> None:
+    first = inventory.update("group", "operators", {"members": ["carol-laptop"]}, author=ALICE)
+    inventory.update("group", "operators", {"members": ["erin-desktop"]}, author=ALICE)
+    assert first.commit is not None
+    with pytest.raises(Refused, match=r"^groups/\S+\.yaml: changed since in the same place"):
+        inventory.revert(first.commit, author=ALICE)
+
+
+def test_the_inventory_may_be_the_top_of_the_repository(tmp_path: Path) -> None:
+    repository = bare(tmp_path, example(), inside="")
+    inventory = service(repository, "")
+    outcome = inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/zoe.yaml")
+    assert inventory.history()[0].files == ("clients/zoe.yaml",)
+    assert git(repository, "diff", "--name-only", "main^", "main") == "clients/zoe.yaml"
+    assert outcome.commit is not None
+    assert inventory.revert(outcome.commit, author=ALICE).commit is not None
+    with pytest.raises(Stale):
+        inventory.delete("client", "alice-laptop", author=ALICE, cascade=True, expected=outcome.commit)
