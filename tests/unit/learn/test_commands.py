@@ -16,7 +16,7 @@ import pytest
 
 import gitkit
 from compilerkit import inventory, policy
-from learnkit import NOON, deny, record
+from learnkit import NOON, deny, record, right
 from tidegate_compiler.plan.markdown import MARKER
 from tidegate_control.learn import sources
 
@@ -63,7 +63,7 @@ def test_replay_without_a_change_exits_0(tidegate: Run, inv: Path, flows: Path) 
 
 def test_json_is_whole(tidegate: Run, inv: Path, flows: Path) -> None:
     status, out, _ = tidegate("replay", "--flows", flows, inv, "--json")
-    told = json.loads(out)
+    told = right("replay", json.loads(out))
     assert status == 2
     assert told["counts"] | {"flows": 4, "breaks": 1, "passes": 0, "same": 3} == told["counts"]
     (one,) = told["breaks"]
@@ -187,7 +187,7 @@ def test_readiness_counts_days_without_an_unexplained_denial(
     lines += [record("bob", at=NOON + 86400), record("bob", "10.20.9.9", at=NOON + 4 * 86400)]
     flows.write_bytes(b"".join(lines))
     status, out, _ = tidegate("replay", "--flows", flows, "--readiness", inv, "--json")
-    (gateway,) = json.loads(out)["gateways"]
+    (gateway,) = right("readiness", json.loads(out))["gateways"]
     assert status == 2
     assert (
         gateway | {"gateway": "gw", "days": 3, "days_recorded": 5, "unexplained": 1, "explained": 1}

@@ -11,7 +11,7 @@ import pytest
 
 import controlkit
 from compilerkit import inventory, key, policy
-from learnkit import NOON, deny, id_of, record
+from learnkit import NOON, deny, id_of, record, right
 from tidegate_compiler.learn import suggestdoc
 from tidegate_compiler.learn.flows import Window
 from tidegate_compiler.pipeline import validate_files
@@ -79,7 +79,10 @@ def test_a_store_and_a_file_say_the_same(
     fill(url, LINES).close()
     window = ("--from", "2026-11-01", "--to", "2026-12-31")
     told = [
-        json.loads(tidegate("replay", "--flows", where, inv, "--json", "--at", "recorded", *words)[1])
+        right(
+            "replay",
+            json.loads(tidegate("replay", "--flows", where, inv, "--json", "--at", "recorded", *words)[1]),
+        )
         for where, words in ((file, window), (url, window), (f"{url}?from=2026-11-01&to=2026-12-31", ()))
     ]
     for one in told:
