@@ -20,11 +20,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from rich.console import Console
-
 from bench import events
 from bench.measure import in_turn
-from bench.rows import Options, Row, show
+from bench.rows import Options, Row
 from tidegate_agents.events.names import PolicyNames
 from tidegate_agents.events.ndjson import Ndjson
 from tidegate_control.intake import clickhouse as of_clickhouse
@@ -190,7 +188,3 @@ def _server(
 
 def _rate(batches: Sequence[bytes], before: float) -> float:
     return len(batches) * BATCH / (time.perf_counter() - before)
-
-
-if __name__ == "__main__":
-    show(Console(), PART, rows(Options()))

@@ -74,7 +74,7 @@ def open_tab(chromium: Browser) -> Iterator[Open]:
             viewport={"width": width, "height": 900},
         )
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         if scope is not None:
             context.add_cookies([site.cookie(scope)])
         page = context.new_page()

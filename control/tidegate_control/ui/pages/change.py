@@ -58,8 +58,7 @@ def new(visit: Visit) -> Response:
     if kind.word == "overlay":
         raise NotFound("there is one overlay, and it is there already")
     if visit.request.method == "GET":
-        given = {name: value for name, value in visit.query.items() if kind.field(name) or name == "name"}
-        return _form(visit, kind, None, {**forms.to_text({}, kind), **given})
+        return _form(visit, kind, None, forms.to_text({}, kind))
     name = visit.form.get("name", "").strip()
     fields = forms.to_fields(visit.form, kind)
     run = partial(
@@ -93,7 +92,7 @@ def edit(visit: Visit) -> Response:
         return _form(visit, kind, name, forms.to_text(found.fields, kind))
     moved = _moved(visit, kind, name)
     if moved and visit.form.get("step") == "plan":
-        return _form(visit, kind, name, _text(visit, kind), changed=moved)
+        return _form(visit, kind, name, _text(visit, kind, name), changed=moved)
     run = partial(
         visit.services.inventory.update,
         kind.word,
@@ -147,16 +146,16 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
     """Go one step: back to the form, to the plan, or to the commit; what is wrong comes back in the form."""
     step = visit.form.get("step", "plan")
     if step == "edit":
-        return _form(visit, kind, name, _text(visit, kind))
+        return _form(visit, kind, name, _text(visit, kind, name))
     wrong = _key_problem(visit, kind, name)
     if wrong is None:
         try:
             return review.commit(visit, proposal) if step == "commit" else review.plan(visit, proposal)
         except (Invalid, Exists, Refused) as error:
             wrong = _wrong(visit, kind, name, error)
-    text = _text(visit, kind)
+    text = _text(visit, kind, name)
     if "public_key" in (wrong.at or {}):
-        text["public_key"] = ""  # whatever it is that is no key: see `keycheck`
+        text["public_key"] = ""  # whatever it is that is no key: it may be a part of a private one
     return _form(visit, kind, name, text, wrong)
 
 
@@ -246,11 +245,11 @@ def _form(
     )
 
 
-def _text(visit: Visit, kind: Kind) -> dict[str, str]:
-    """Return the form's text as it was sent."""
-    return {
-        name: visit.form.get(name, "") for name in ("name", "file", *(field.name for field in kind.fields))
-    }
+def _text(visit: Visit, kind: Kind, name: str | None) -> dict[str, str]:
+    """Return the form's text as it was sent, but for a key that is not to be sent back: see `keycheck`."""
+    names = ("name", "file", *(field.name for field in kind.fields))
+    text = {field: visit.form.get(field, "") for field in names}
+    return text if _key_problem(visit, kind, name) is None else text | {"public_key": ""}
 
 
 def _carried(visit: Visit, kind: Kind) -> dict[str, str]:

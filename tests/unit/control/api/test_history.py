@@ -55,6 +55,13 @@ def test_a_commit_is_planned_against_another(api: Api) -> None:
     assert api("GET", f"/plan?from={made}&to={made}").json()["plan"]["changes"] is False
 
 
+def test_a_commit_is_called_by_its_whole_name(reading: Api) -> None:
+    head = reading.inventory.head()
+    assert reading("GET", f"/history/{head}").status_code == 200
+    for name in (head[:12], "main", "HEAD", f"{head}^", head.upper()):
+        assert reading("GET", f"/history/{name}").status_code == 404
+
+
 def publish(api: Api, commit: str | None = None, scope: str = "publisher") -> tuple[int, dict[str, object]]:
     answer = api("POST", "/publish", {"commit": commit or api.inventory.head()}, scope=scope)
     return answer.status_code, answer.json()

@@ -165,7 +165,7 @@ def test_a_real_flusher_s_events_are_all_there(
     fill(path, *range(1, 501))
     endpoint = f"{running.url}/v1/{'events' if log_format == 'ndjson' else 'logs'}"
     chosen: dict[str, Any] = {
-        "authorization": "Bearer tgc_fra1",
+        "authorization": f"Bearer {running.token}",
         "log_format": log_format,
         "post_timeout": 20.0,
     }
