@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,12 +16,27 @@ import controlkit
 from tidegate_control import api, problems
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
 from tidegate_control.app import Services, make_access, make_app
+from tidegate_control.intake.store import EventStore, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
 
 BASE = api.PREFIX
 SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
 _DAY = 86400
+
+
+class LazyStore:
+    """The intake's real store, opened by the first who asks it something: few tests do."""
+
+    def __init__(self, state: Path) -> None:
+        self._url = f"duckdb://{state}/intake.duckdb"
+
+    @functools.cached_property
+    def _store(self) -> EventStore:
+        return open_store(self._url)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 class Api:
@@ -35,7 +51,8 @@ class Api:
         access = make_access(self.settings)
         self._tokens = access.tokens
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
-        self.app = make_app(Services(self.settings, self.inventory, None, access), [api.routes])
+        self.events: Any = LazyStore(state)
+        self.app = make_app(Services(self.settings, self.inventory, self.events, access), [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def token(self, name: str, *scopes: str) -> str:

@@ -17,6 +17,7 @@ from tidegate_control.api import (
     plans,
     publish,
     questions,
+    traffic,
 )
 from tidegate_control.api.answers import of_object, of_write, ref
 from tidegate_control.api.bodies import MERGE_PATCH
@@ -40,13 +41,13 @@ CASCADE = Parameter(
 )
 _WRITE = (DRY_RUN, MESSAGE)
 _OBJECTS, _QUESTIONS, _HOSTS = "Objects", "Questions", "Hosts"
-_HISTORY, _SERVER = "History", "Server"
+_TRAFFIC, _HISTORY, _SERVER = "Traffic", "History", "Server"
 
 
 def operations() -> tuple[Operation, ...]:
     """Return all of them."""
     of_kinds = [one for kind in kinds.KINDS for one in _of_kind(kind)]
-    return (*of_kinds, *_overlay(), *_questions(), *_hosts(), *_history(), *_server())
+    return (*of_kinds, *_overlay(), *_questions(), *_traffic(), *_hosts(), *_history(), *_server())
 
 
 def _of_kind(kind: Kind) -> tuple[Operation, ...]:
@@ -159,6 +160,35 @@ def _questions() -> tuple[Operation, ...]:
             "GET", "/test-run", "runTests", _QUESTIONS, "Run the access tests", READER,
             questions.run_tests, Reply("The verdict on each.", answers.TEST_RUN),
             parameters=(questions.AT,), problems=(409,),
+        ),
+    )  # fmt: skip
+
+
+def _traffic() -> tuple[Operation, ...]:
+    given = (*traffic.WINDOW, *traffic.ONLY, traffic.AT)
+    return (
+        Operation(
+            "GET", "/replay", "replay", _TRAFFIC, "Recorded flows judged by the inventory", READER,
+            traffic.replay, Reply("What would break, and what would pass.", answers.REPLAYED),
+            description="What was recorded in observe was let through, so this is what enforce would break.",
+            parameters=(*given, traffic.AGAINST), problems=(404, 409, 422, 503),
+        ),
+        Operation(
+            "POST", "/replay", "replayProposal", _TRAFFIC, "Recorded flows judged by a proposal", READER,
+            traffic.replay_proposal, Reply("What it changes for them.", answers.REPLAYED),
+            description="Compared with the inventory as it is. Nothing is written.",
+            parameters=given, body=Body(ref("Proposal")), problems=(404, 409, 422, 503),
+        ),
+        Operation(
+            "GET", "/readiness", "readiness", _TRAFFIC, "Days without an unexplained denial", READER,
+            traffic.readiness, Reply("By gateway and policy.", answers.READINESS),
+            description="The switch to enforce is a local act on the gateway; nothing here reaches it.",
+            parameters=given, problems=(409, 422, 503),
+        ),
+        Operation(
+            "GET", "/suggest", "suggest", _TRAFFIC, "The fewest policies that admit recorded flows", READER,
+            traffic.suggest, Reply("Policies, with evidence and excess.", answers.SUGGESTED),
+            parameters=(*traffic.WINDOW, traffic.REFUSED), problems=(409, 422, 503),
         ),
     )  # fmt: skip
 
