@@ -30,6 +30,9 @@ KINDS = (
     "identity",
     "plan",
     "access",
+    "replay",
+    "readiness",
+    "suggest",
 )
 CATALOGUES = {"gateway": OF_A_GATEWAY, "client": OF_A_CLIENT}
 _METRICS_TABLE = re.compile(r"(<!-- metrics of (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)

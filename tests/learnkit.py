@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 import compilerkit
 from tidegate_compiler.learn import comment as comments
 from tidegate_compiler.learn import replaydoc
@@ -18,7 +20,7 @@ from tidegate_compiler.learn.replay import Candidate, replay
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import source
 from tidegate_compiler.resolve import Fleet
-from tidegate_schema import event
+from tidegate_schema import event, validation
 from tidegate_schema.keys import client_id
 from tidegate_schema.policy import Reason
 
@@ -98,6 +100,13 @@ def ready(fleet: Fleet, past: Timeline | None = None) -> Candidate:
     """Return a fleet made ready to judge."""
     names: Names = (past or Timeline()).end(fleet.ids)
     return Candidate(fleet, names)
+
+
+def right(kind: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document, once its schema has accepted it as JSON has it."""
+    said: dict[str, Any] = json.loads(json.dumps(document))
+    Draft202012Validator(validation.schema(kind)).validate(said)
+    return said
 
 
 def comment(old: Compiled, new: Compiled, lines: list[bytes]) -> str:

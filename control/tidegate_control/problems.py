@@ -81,11 +81,10 @@ def response(problem: Problem) -> Response:
 
 def of_inventory(error: InventoryError) -> Problem:
     """Return the problem that stands for what the inventory service raised."""
-    for kind, status, name, title in _OF_INVENTORY:
-        if isinstance(error, kind):
-            break
-    else:
+    known = next((one for one in _OF_INVENTORY if isinstance(error, one[0])), None)
+    if known is None:
         return of_crash(error)
+    _, status, name, title = known
     extra: dict[str, Any] = {"diagnostics": diagnostics(error.diagnostics)}
     if error.losses:
         extra["losses"] = losses(error.losses)

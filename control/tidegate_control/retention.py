@@ -1,12 +1,11 @@
-"""Events are kept for so many days, since they are about people: a thread deletes older ones, now and every hour."""
+"""Events are kept for so many days, since they are about people: older ones are deleted, now and every hour."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from types import TracebackType
 
+from tidegate_control.chores import Chore
 from tidegate_control.intake.store import EventStore, StoreError
 
 log = logging.getLogger("tidegate.control")
@@ -14,29 +13,19 @@ _EVERY_SECONDS = 3600.0
 _DAY_SECONDS = 86400
 
 
-class Retention:
-    """Runs between `with` and its end."""
+class Retention(Chore):
+    """Deletes events that are older than `days`."""
+
+    name = "retention"
 
     def __init__(self, events: EventStore, days: int) -> None:
+        super().__init__()
         self._events, self._days = events, days
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
-    def __enter__(self) -> Retention:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            self.expire(time.time())
-            if self._end.wait(_EVERY_SECONDS):
-                return
+    def turn(self) -> float:
+        """Delete what is too old by now."""
+        self.expire(time.time())
+        return _EVERY_SECONDS
 
     def expire(self, now: float) -> None:
         """Delete what was received more than the days ago; a store that fails is asked again in an hour."""

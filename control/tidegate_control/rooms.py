@@ -8,6 +8,7 @@ from tidegate_control import api, intake
 from tidegate_control.access import privatefiles
 from tidegate_control.access.privatefiles import StateError
 from tidegate_control.app import Room
+from tidegate_control.following import Following
 from tidegate_control.git.process import GitError
 from tidegate_control.git.repository import Repository
 from tidegate_control.intake.store import EventStore, StoreError, open_store
@@ -25,14 +26,27 @@ class RoomError(ValueError):
     """What a room works with is not to be had; the message is one line."""
 
 
-def open_inventory(settings: Settings) -> Inventory:
-    """Open the repository; RoomError when it is none, or when its branch is not there or checked out."""
+def open_inventory(settings: Settings, undo: contextlib.ExitStack) -> Inventory:
+    """Open the repository, and follow its remote until `undo`; RoomError.
+
+    That is raised when it is no repository, or when its branch is not there or checked out. A remote that does not
+    answer is no reason not to serve what is here.
+    """
     try:
-        repository = Repository(settings.repository, branch=settings.branch, inventory=settings.inventory)
+        repository = Repository(
+            settings.repository,
+            branch=settings.branch,
+            inventory=settings.inventory,
+            remote=settings.remote,
+            review=settings.write == "review",
+        )
         repository.head()
     except GitError as error:
         raise RoomError(f"{settings.repository}: {error}") from None
-    return Inventory(repository)
+    inventory = Inventory(repository)
+    if settings.remote is not None:
+        undo.enter_context(Following(inventory))
+    return inventory
 
 
 def open_events(settings: Settings, undo: contextlib.ExitStack) -> EventStore:

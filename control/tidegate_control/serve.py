@@ -55,7 +55,7 @@ def prepared(settings: Settings) -> Iterator[tuple[Tls | None, Services]]:
         access = make_access(settings)
         undo.callback(access.sessions.close)
         try:
-            inventory = rooms.open_inventory(settings)
+            inventory = rooms.open_inventory(settings, undo)
             events = rooms.open_events(settings, undo)
         except RoomError as error:
             raise ServeError(str(error)) from None

@@ -20,11 +20,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from rich.console import Console
-
 from bench import events
 from bench.measure import in_turn
-from bench.rows import Options, Row, show
+from bench.rows import Options, Row
 from tidegate_agents.events.names import PolicyNames
 from tidegate_agents.events.ndjson import Ndjson
 from tidegate_control.intake import clickhouse as of_clickhouse
@@ -70,6 +68,11 @@ def anew(batches: Sequence[bytes]) -> list[bytes]:
 
 def posting(server: Server, batches: Sequence[bytes]) -> float:
     """Return events a second, from the first POST to the last ACK."""
+    headers = {
+        "authorization": f"Bearer {server.token}",
+        "content-type": "application/x-ndjson",
+        "content-encoding": "gzip",
+    }
     bodies = iter([gzip.compress(batch, 1) for batch in anew(batches)])
     lock = threading.Lock()
 
@@ -80,7 +83,7 @@ def posting(server: Server, batches: Sequence[bytes]) -> float:
                 body = next(bodies, None)
             if body is None:
                 break
-            connection.request("POST", "/v1/events", body, _HEADERS)
+            connection.request("POST", "/v1/events", body, headers)
             answer = connection.getresponse()
             assert (answer.status, json.loads(answer.read())["stored"]) == (200, BATCH)
         connection.close()
@@ -185,7 +188,3 @@ def _server(
 
 def _rate(batches: Sequence[bytes], before: float) -> float:
     return len(batches) * BATCH / (time.perf_counter() - before)
-
-
-if __name__ == "__main__":
-    show(Console(), PART, rows(Options()))

@@ -226,7 +226,9 @@ class Supervisor:
         self._generation = generation.last(self._places)
         self._remember_generation()
         desired = self._desired()
-        self._news.keep(desired.settings)  # before anything happens: with logging off, none of it is ever sent
+        self._news.keep(
+            desired.settings
+        )  # before anything happens: with logging off, none of it is ever sent
         self._accounting.enable()
         # Rules first: from here on, whatever comes up later finds them there.
         self._load_rules(desired)
@@ -287,7 +289,9 @@ class Supervisor:
         self._flows.stop()
         self._flusher.stop(waker)
         if self._applied is not None:
-            self._news.keep(self._applied.settings)  # what has arrived is noted, and not sent again after a reboot
+            self._news.keep(
+                self._applied.settings
+            )  # what has arrived is noted, and not sent again after a reboot
 
     def _end_forwarder(self) -> None:
         if self._forwarder is not None:

@@ -1,49 +1,67 @@
-"""Whether an inventory without errors has none after a change of clients, with no look at what cannot have changed.
+"""Whether an inventory without errors has none after a change of it, with no look at what cannot have changed.
 
-Of a hundred thousand clients some hundred stand in one file. What the check of an inventory says of an error there
-follows from that file's clients, the overlay and the gateways, and from the names, keys and addresses of all other
-clients; nothing else depends on what a client says, only on its being there. So the same functions look at those
-clients alone. Whatever is not right beyond doubt is left to the whole check, which says what it is.
+Of a hundred thousand clients some hundred stand in one file. The errors that a change of clients, groups, policies or
+tests can bring follow from the objects of the changed files, from the overlay, gateways and resources, and from the
+names, keys and addresses of everybody else; what others say does not depend on what a client or a group says, only on
+its being there. So the same functions look at those objects alone. Whatever is not right beyond doubt, and every change
+of the overlay, a gateway or a resource, is left to the whole check, which says what is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from tidegate_compiler.check.addresses import addresses, point
+from tidegate_compiler.check.policies import policies
 from tidegate_compiler.check.read import read
 from tidegate_compiler.check.references import references
+from tidegate_compiler.check.structure import structure
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Document, Documents, QuickDocument
-from tidegate_compiler.model import ClientRow, Inventory
+from tidegate_compiler.model import ClientRow, GroupRow, Inventory, Lazily
 
-_KIND = "clients"
+_ROWS = ("clients", "groups")
+_KINDS = (*_ROWS, "policies", "tests")
+_NOTHING: frozenset[str] = frozenset()
+_NO_CLIENT: ClientRow = (b"", (), ())
+_NO_GROUP: GroupRow = ((), {}, {})
 
 
 def is_right(known: Inventory, before: Documents, after: Documents) -> bool:
     """Tell whether `after` is beyond doubt without errors; False says nothing.
 
-    `before` has none, and its overlay and gateways are those of `known`.
+    `before` has none, and its overlay, gateways and resources are those of `known`; both were loaded without a problem.
     """
     old, new = ({document.file: document for document in documents} for documents in (before, after))
-    changed = [file for file in old.keys() | new.keys() if not _is_same(old.get(file), new.get(file))]
+    changed = {file for file in old.keys() | new.keys() if not _is_same(old.get(file), new.get(file))}
     ours = [document for file, document in new.items() if file in changed]
-    others = [document for file, document in new.items() if file not in changed and document.kind == _KIND]
+    others = [document for file, document in new.items() if file not in changed]
     theirs = [old[file] for file in changed if file in old]
-    if not all(d.kind == _KIND and isinstance(d, QuickDocument) for d in (*others, *ours, *theirs)):
+    rows = [document for document in (*others, *ours, *theirs) if document.kind in _ROWS]
+    if not all(document.kind in _KINDS for document in (*ours, *theirs)):
+        return False
+    if not all(isinstance(document, QuickDocument) for document in rows):
         return False
     problems: list[Diagnostic] = []
-    told: set[str] = set()
-    part = replace(read(tuple(ours), problems, told), overlay=known.overlay, gateways=known.gateways)
-    gone = {name for document in theirs for name in _rows(document)} - part.client_rows.keys()
-    if problems or gone:  # somebody may refer to one that is gone
+    if any(one for document in ours if isinstance(document, Document) for one in structure(document)):
         return False
-    if not _are_apart(part, others):
+    made = read(tuple(ours), problems, set())
+    part = replace(made, overlay=known.overlay, gateways=known.gateways, resources=known.resources)
+    if problems or not _are_apart(part, ours, others):
         return False
-    nothing: frozenset[str] = frozenset()
-    return not any(True for found in (references(part, nothing), addresses(part, nothing)) for _ in found)
+    gone = {(d.kind, name) for d in theirs if d.kind in _ROWS for name in _content(d)}
+    if not gone <= {
+        (d.kind, name) for d in ours for name in _content(d)
+    }:  # somebody may refer to one that is gone
+        return False
+    found = (
+        references(_with_neighbours(part, others), _NOTHING),
+        policies(part),
+        addresses(replace(part, resources={}), _NOTHING),
+    )
+    return not any(True for one in found for _ in one)
 
 
 def _is_same(old: Document | QuickDocument | None, new: Document | QuickDocument | None) -> bool:
@@ -52,20 +70,52 @@ def _is_same(old: Document | QuickDocument | None, new: Document | QuickDocument
     return old is new or (bool(old.data) and old.data == new.data)
 
 
-def _rows(document: Document | QuickDocument) -> Mapping[str, ClientRow]:
-    assert isinstance(document, QuickDocument)
-    return cast(Mapping[str, ClientRow], document.content)
+def _content(document: Document | QuickDocument) -> Mapping[str, Any]:
+    """Return a file's objects by name, whatever stands for each; of tests none, which have no names."""
+    if isinstance(document, QuickDocument):
+        return document.content
+    return document.root.value if isinstance(document.root.value, dict) else {}
 
 
-def _are_apart(part: Inventory, others: Iterable[Document | QuickDocument]) -> bool:
-    """Tell whether no other client has a name, key (in either spelling, see `point`) or address of these."""
-    names = part.client_rows.keys()
+def _are_apart(
+    part: Inventory, ours: Iterable[Document | QuickDocument], others: Iterable[Document | QuickDocument]
+) -> bool:
+    """Tell whether no other object has a name, key (in either spelling, see `point`) or address of these."""
+    names: dict[str, set[str]] = {}
+    for document in ours:
+        names.setdefault(document.kind, set()).update(_content(document))
     points = {point(key) for key, _, _ in part.client_rows.values()}
     keys = points | {key[:-1] + bytes([key[-1] | 0x80]) for key in points}
     taken = {address for _, own, _ in part.client_rows.values() for address in own}
-    for rows in map(_rows, others):
-        if not names.isdisjoint(rows) or not keys.isdisjoint([key for key, _, _ in rows.values()]):
+    for document in others:
+        content = _content(document)
+        if document.kind in names and not names[document.kind].isdisjoint(content):
             return False
-        if not taken.isdisjoint([address for _, own, _ in rows.values() for address in own]):
+        if document.kind != "clients" or not taken:
+            continue
+        rows = cast(Mapping[str, ClientRow], content).values()
+        if not keys.isdisjoint([key for key, _, _ in rows]):
+            return False
+        if not taken.isdisjoint([address for _, own, _ in rows for address in own]):
             return False
     return True
+
+
+def _with_neighbours(part: Inventory, documents: Iterable[Document | QuickDocument]) -> Inventory:
+    """Return an inventory in which those others are there that these refer to, as names without anything to say."""
+    names: dict[str, set[str]] = {kind: set() for kind in _ROWS}
+    for document in documents:
+        if document.kind in _ROWS:
+            names[document.kind].update(_content(document))
+    sources = [at.value for policy in part.policies.values() for at in policy.sources]
+    sources += [test.source.value for test in part.tests]
+    members = {member for own, _, _ in part.group_rows.values() for member in own}
+    clients = (members | {one.name for one in sources if one.kind == "client"}) & names["clients"]
+    groups = {one.name for one in sources if one.kind == "group"} & names["groups"]
+    return replace(
+        part,
+        clients=Lazily(
+            {**dict.fromkeys(clients, _NO_CLIENT), **part.client_rows}, part.clients.__getitem__, {}
+        ),
+        groups=Lazily({**dict.fromkeys(groups, _NO_GROUP), **part.group_rows}, part.groups.__getitem__, {}),
+    )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate_compiler.diagnostics import Where, did_you_mean, show
+from tidegate_compiler.edit import part
 from tidegate_compiler.edit.allocate import allocate
-from tidegate_compiler.edit.change import Change, EditError, editor, finished, tree_of
-from tidegate_compiler.edit.editor import LayoutError
+from tidegate_compiler.edit.change import Change, EditError, editor, finished, text_of, tree_of
+from tidegate_compiler.edit.editor import Editor, FlawedError, LayoutError
 from tidegate_compiler.edit.survey import KINDS, Survey, files_of
 from tidegate_compiler.edit.writing import Fields
 from tidegate_schema.names import is_name
@@ -44,12 +45,7 @@ def add(
     target = _home(files, known, kind, name, file, groups)
     label = "test" if kind == "test" else f"{kind} {name}"
     edited: dict[str, bytes | None] = {}
-    work = editor(files, target)
-    try:
-        line = work.add_test(fields) if kind == "test" else work.add_object(name, fields)
-    except LayoutError as error:
-        raise EditError(f"{Where(target)}: {error}") from None
-    edited[target] = finished(target, work)
+    edited[target], line = _written(files, target, None if kind == "test" else name, fields)
     places = [(Where(target, line), label)]
     for group in dict.fromkeys(groups):
         where = known.place("group", group)
@@ -64,6 +60,44 @@ def add(
         edited[where.file] = finished(where.file, work)
         places.append((Where(where.file, line), f"{name} in members of group {group}"))
     return Added(Change(files, edited), fields, tuple(places))
+
+
+def _written(
+    files: Mapping[str, bytes], file: str, name: str | None, fields: Fields
+) -> tuple[bytes | None, int]:
+    """Return a file's bytes with an object, or a test (None), at its end, and the line of that."""
+    done = None if name is None else _at_the_end(file, text_of(files, file), name, fields)
+    if done is not None:
+        return done[0].encode("utf-8"), done[1]
+    work = editor(files, file)
+    try:
+        line = work.add_test(fields) if name is None else work.add_object(name, fields)
+    except LayoutError as error:
+        raise EditError(f"{Where(file)}: {error}") from None
+    return finished(file, work), line
+
+
+def _at_the_end(file: str, text: str, name: str, fields: Fields) -> tuple[str, int] | None:
+    """Edit the last two objects alone, which show how objects are written and stand apart; see `part`."""
+    line = 0
+
+    def append(lines: str) -> str | None:
+        nonlocal line
+        try:
+            work = Editor(lines)
+            line = work.add_object(name, fields)
+            return work.finish()
+        except (LayoutError, FlawedError):
+            return None
+
+    done = part.edited(
+        file,
+        text,
+        lambda names: (max(len(names) - 2, 0), len(names)),
+        append,
+        lambda objects: {**objects, name: fields},
+    )
+    return (done[0], done[1] + line) if done else None
 
 
 def gateways(known: Survey, chosen: Sequence[str]) -> list[str]:

@@ -3,8 +3,7 @@
 The edit is tried as finely as can be: item by item; then field by field; then the whole object. The first that the
 proof of `editor.finish` accepts is taken, so what is finer may fail on an odd layout without harm.
 
-Of a large file only the object's own lines are read with places, which is slow; the file as a whole is proved by the
-fast reader to say the same as before but for the one object.
+Of a large file only the object's own lines are edited, see `part`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tidegate_compiler import quick
 from tidegate_compiler.diagnostics import Where, show
+from tidegate_compiler.edit import part
 from tidegate_compiler.edit.change import Change, EditError, editor, text_of
 from tidegate_compiler.edit.editor import FlawedError, LayoutError, Path, value_at
 from tidegate_compiler.edit.replacing import Replacing, Value
 from tidegate_compiler.edit.writing import Fields
-from tidegate_compiler.files import OVERLAY_FILE
 
 _MANY = 2_000_000
 """Items of a list times changes of it, from which on the list is written anew: every insertion reads it again."""
@@ -40,35 +38,16 @@ def update(files: Mapping[str, bytes], file: str, step: str | int, fields: Field
 
 
 def _in_its_lines(file: str, text: str, name: str, fields: Fields) -> str | None:
-    """Edit a file that the fast reader takes; None when it does not, before or after."""
-    kind = "overlay" if file == OVERLAY_FILE else file.partition("/")[0]
-    objects = quick.read(kind, text)
-    if objects is None or name not in objects:
-        return None
-    places = quick.places(text, objects)
-    line, column = places[name]
-    if column != 1:
-        return None
-    begin = _offset(text, line)
-    end = _offset(text, min((other for other, _ in places.values() if other > line), default=None))
-    made = _edited(text[begin:end], name, fields)
-    if made is None:
-        return None
-    whole = text[:begin] + made + text[end:]
-    told = quick.read(kind, whole)
-    return (
-        whole if told is not None and list(told.items()) == list({**objects, name: fields}.items()) else None
+    """Edit the object's lines alone; None where the whole file must be edited."""
+
+    def own(names: list[str]) -> tuple[int, int]:
+        index = names.index(name) if name in names else -1
+        return index, index + 1
+
+    done = part.edited(
+        file, text, own, lambda lines: _edited(lines, name, fields), lambda objects: {**objects, name: fields}
     )
-
-
-def _offset(text: str, line: int | None) -> int:
-    """Return where a line, from 1, begins; None: where the text ends."""
-    if line is None:
-        return len(text)
-    position = 0
-    for _ in range(line - 1):
-        position = text.index("\n", position) + 1
-    return position
+    return done[0] if done else None
 
 
 def _edited(text: str, step: str | int, fields: Fields) -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidegate_compiler.learn.flows import DAY, FlowGroup
+from tidegate_compiler.learn.flows import DAY, FlowGroup, TooManyFlowsError
 from tidegate_compiler.learn.replay import NO_CLIENT, Candidate
 from tidegate_schema.policy import Reason
 
@@ -61,11 +61,15 @@ class Demand:
     """Flows that a policy of the candidate decides already, by its name."""
 
 
+USES_MOST = 4_000_000
+"""More pairs of a client and a service than this are refused: some 2 GB."""
+
+
 def demand(
     groups: Iterable[tuple[int, FlowGroup]], candidate: Candidate, at: float, with_refused: bool = False
 ) -> Demand:
-    """Gather the uses of all groups; policies are asked at Unix second `at`."""
-    found = Demand()
+    """Gather the uses of all groups; policies are asked at Unix second `at`. TooManyFlowsError past USES_MOST."""
+    found, count = Demand(), 0
     for slot, group in groups:
         found.flows += group.flows
         judged = candidate.judge(group, at)
@@ -85,4 +89,8 @@ def demand(
         known = uses.setdefault(candidate.names.called(client), use)
         if known is not use:
             known.add(use)
+            continue
+        count += 1
+        if count > USES_MOST:
+            raise TooManyFlowsError(USES_MOST)
     return found

@@ -21,6 +21,13 @@ UNKNOWN = -1
 """The protocol of bytes that are no IP packet."""
 
 
+class TooManyFlowsError(Exception):
+    """More differs than memory is meant to hold; one line."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most:,} different flows; ask about fewer days, or one gateway, at once")
+
+
 class FlowGroup(NamedTuple):
     """Events of one slot that differ in nothing a policy asks about.
 

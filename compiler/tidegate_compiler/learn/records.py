@@ -15,14 +15,14 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots
+from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots, TooManyFlowsError
 from tidegate_schema.names import is_name
 from tidegate_schema.policy import Reason
 from tidegate_schema.ports import PORTED_NUMBERS
 
 LINE_MAX_BYTES = 1 << 16
 GROUPS_MOST = 4_000_000
-"""More groups than this are refused: some 2 GB. A narrower window has fewer."""
+"""More groups than this are refused: some 2 GB."""
 
 _REASONS = frozenset(reason.name.lower().replace("_", "-") for reason in Reason)
 _OPENS, _CLOSES, _REFUSED = frozenset({"flow-open", "packet"}), frozenset({"flow-close"}), frozenset({"deny"})
@@ -30,10 +30,6 @@ _KINDS = _OPENS | _CLOSES | _REFUSED | {"flow-update"}
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z")
 _HEX = frozenset("0123456789abcdef")
 _Key = tuple[int, str, str, str, int, int, str, str]
-
-
-class TooManyFlowsError(Exception):
-    """The input has more groups than fit; one line."""
 
 
 class Records:
@@ -72,9 +68,7 @@ class Records:
             known = found.get(key)
             if known is None:
                 if len(found) >= GROUPS_MOST:
-                    raise TooManyFlowsError(
-                        f"more than {GROUPS_MOST:,} different flows; ask about fewer days at once"
-                    )
+                    raise TooManyFlowsError(GROUPS_MOST)
                 known = found[key] = [moment, moment, 0, 0, 0]
             known[0] = min(known[0], moment)
             known[1] = max(known[1], moment)
@@ -105,7 +99,7 @@ def _key(event: dict[str, Any], slot: int) -> _Key:
         raise ValueError
     destination, protocol, port = "", UNKNOWN, 0
     if "destination.address" in event:
-        destination = _address(event["destination.address"])
+        destination = address(event["destination.address"])
         protocol = _number(event["network.iana_number"], 255)
         if "destination.port" in event:
             port = _number(event["destination.port"], 65535)
@@ -115,7 +109,10 @@ def _key(event: dict[str, Any], slot: int) -> _Key:
 
 
 @functools.lru_cache(1 << 16)
-def _address(text: str) -> str:
+def address(text: str) -> str:
+    """Return an address in canonical form; ValueError, also for one with a zone, which may be any text."""
+    if "%" in text:
+        raise ValueError(text)
     return str(ipaddress.ip_address(text))
 
 

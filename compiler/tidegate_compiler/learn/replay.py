@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidegate_compiler.judge import NO_ROUTE, court, route
-from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, FlowGroup
+from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, FlowGroup, TooManyFlowsError
 from tidegate_compiler.learn.names import Names
 from tidegate_compiler.model import Address
 from tidegate_compiler.networks import inside
@@ -35,6 +35,10 @@ NO_CLIENT = "NO_CLIENT"
 _ASKS = 5
 """The first fields of a FlowGroup: all that a verdict depends on."""
 _JUDGED_MOST = 1 << 19
+
+
+CHANGES_MOST = 1_000_000
+"""More changes than this are refused: some 1 GB. Somebody who scans every port makes one for each."""
 
 
 class Judged(NamedTuple):
@@ -186,7 +190,7 @@ def replay(
     """Judge every group at Unix second `at`, or for None at the time when it was recorded.
 
     What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. Memory grows
-    with what changes.
+    with what changes; TooManyFlowsError past CHANGES_MOST.
     """
     done = Replayed()
     for slot, group in groups:
@@ -205,7 +209,11 @@ def replay(
             continue
         current = candidate.names.current(group.client_id) or group.client_id
         key = Key(now.allow, current, group.destination, group.protocol, group.port, now.reason, now.policy)
-        evidence = done.changes.setdefault(key, Evidence())
+        evidence = done.changes.get(key)
+        if evidence is None:
+            if len(done.changes) >= CHANGES_MOST:
+                raise TooManyFlowsError(CHANGES_MOST)
+            evidence = done.changes[key] = Evidence()
         evidence.add(slot, group)
         then = candidate.names.at(group.client_id, group.last) or group.client_id
         if group.client_id != current:

@@ -78,13 +78,13 @@ _OUTCOME: dict[str, Schema] = {
     "losses": many(ref("Loss")),
     "diff": {**TEXTS, "description": "With dry_run: the change as lines of a unified diff."},
 }
-_COMMIT = record(
-    commit=COMMIT_SCHEMA,
-    author=record(name=TEXT, email=TEXT),
-    when=INSTANT,
-    subject=TEXT,
-    files=TEXTS,
-)
+_OF_COMMIT: dict[str, Schema] = {
+    "commit": COMMIT_SCHEMA,
+    "author": record(name=TEXT, email=TEXT),
+    "when": INSTANT,
+    "subject": TEXT,
+    "files": TEXTS,
+}
 _FILE = record(file=TEXT, sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"}, size=COUNT)
 _WHICH = {"type": "string", "enum": ["client", "gateway"]}
 _PLACED = {"policy": TEXT, "file": MAYBE, "line": {"type": ["integer", "null"]}}
@@ -108,10 +108,10 @@ HANDED = record(
 )
 COMMITS = record(
     commit=COMMIT_SCHEMA,
-    items=many(_COMMIT),
+    items=many(record(**_OF_COMMIT)),
     next={**MAYBE, "description": "What `before` is for the next page; null on the last one."},
 )
-DIFF = record(commit=COMMIT_SCHEMA, diff=TEXTS)
+DIFF = record(**_OF_COMMIT, diff=TEXTS)
 CALLER = record(name=TEXT, email=TEXT, scopes=TEXTS)
 STATUS = record(
     version=TEXT,

@@ -1,6 +1,8 @@
 """From a request to an answer: may the caller, is it well formed, has it the answer already; then the handler.
 
-require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer, or a problem
+require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer
+
+What is raised on the way (Problem, InventoryError, a mistake of ours) the application answers, as `problems` has it.
 """
 
 from __future__ import annotations
@@ -14,12 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tidegate_control import problems
 from tidegate_control.access.guard import require
 from tidegate_control.api import bodies, parameters, paths, preconditions
 from tidegate_control.api.made import Made
 from tidegate_control.api.operation import Answer, Call, Operation
-from tidegate_control.inventory.errors import InventoryError
 from tidegate_control.problems import Problem
 from tidegate_schema import jsonfile
 
@@ -32,10 +32,7 @@ def route(services: Services, made: Made, operations: Sequence[Operation]) -> Ro
     methods = {operation.method: operation for operation in operations}
 
     async def endpoint(request: Request) -> Response:
-        try:
-            return await _answered(services, made, methods, request)
-        except InventoryError as error:
-            raise problems.of_inventory(error) from None
+        return await _answered(services, made, methods, request)
 
     # Every method comes here, so that one that is not allowed is told all that are.
     found = Route(operations[0].path, endpoint)

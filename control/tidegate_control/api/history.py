@@ -57,8 +57,8 @@ def document(entry: Entry) -> dict[str, Any]:
 
 def one(call: Call) -> Answer:
     """Answer with what a commit changed, as lines of a unified diff."""
-    commit = call.path["commit"]
-    return Answer({"commit": commit, "diff": call.services.inventory.diff(commit)})
+    inventory, commit = call.services.inventory, call.path["commit"]
+    return Answer({**document(inventory.entry(commit)), "diff": inventory.diff(commit)})
 
 
 def revert(call: Call) -> Answer:

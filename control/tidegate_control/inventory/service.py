@@ -50,6 +50,10 @@ class Inventory:
         self._turns = Turns()
         self._snapshots: dict[str, Snapshot] = {}
 
+    def close(self) -> None:
+        """End what reads the repository."""
+        self._repository.close()
+
     # Reading --------------------------------------------------------------------------------------------------------
 
     def head(self) -> str:
@@ -134,7 +138,10 @@ class Inventory:
         file: str | None = None,
         message: str | None = None,
     ) -> Outcome:
-        """Add an object, in `file` ("clients/team.yaml") or where its neighbours are. Raises InventoryError."""
+        """Add an object, in `file` ("clients/team.yaml") or where its neighbours are. Raises InventoryError.
+
+        A test needs no name; `Outcome.name` says under which it is found.
+        """
         return self._write(
             lambda snapshot: edits.create(snapshot, kind, name, fields, file),
             author,

@@ -2,7 +2,7 @@
 
     Subject (a compiled inventory, with git's names)  +  Reader (flows of a window)  ──►  document
 
-The reader is read once. Each function raises SourceError in one line when the flows cannot be read.
+The reader is read once. Each function raises SourceError when the flows cannot be read, and TooManyFlowsError.
 """
 
 from __future__ import annotations

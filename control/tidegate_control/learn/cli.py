@@ -15,8 +15,10 @@ from tidegate_compiler import fields, pipeline
 from tidegate_compiler import report as reports
 from tidegate_compiler.check import Checked
 from tidegate_compiler.diagnostics import show, show_path
+from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.learn import readiness as ready
 from tidegate_compiler.learn import replaytext, suggestdoc
+from tidegate_compiler.learn.flows import TooManyFlowsError
 from tidegate_compiler.learn.history import timeline
 from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.learn.suggest import STRICTNESS
@@ -117,7 +119,7 @@ def opened(flows: str, asked: sources.Asked, what: str) -> Iterator[sources.Read
         with sources.opened(flows, asked, int(time.time())) as reader, shown():
             stage(what)
             yield reader
-    except sources.SourceError as error:
+    except (sources.SourceError, TooManyFlowsError) as error:
         raise Failure(str(error)) from None
 
 
@@ -242,7 +244,12 @@ def suggest_(
             known.subject, reader, int(time.time()), with_refused=with_refused, strictness=strictness
         )
     if out is not None:
-        _write(out, suggestdoc.files(done, told, known.files))
+        try:
+            _write(out, suggestdoc.files(done, told, known.files))
+        except LayoutError as error:
+            raise Failure(
+                f"the old policies cannot be cut out: {error}; run 'tidegate inventory fmt' first"
+            ) from None
     say([reports.to_json(told)] if as_json else suggestdoc.lines(told))
     return OK
 

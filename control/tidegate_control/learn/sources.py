@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from tidegate_compiler import fields
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.learn.flows import DAY, FlowGroup, Slots, Window
-from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records, TooManyFlowsError
+from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records
 
 STORES = ("duckdb", "clickhouse", "clickhouses")
 PASSWORD = "TIDEGATE_CLICKHOUSE_PASSWORD"  # noqa: S105, the name of a variable
@@ -87,8 +87,6 @@ class _Lines(Reader):
     def read(self, slots: Slots) -> Iterator[tuple[int, FlowGroup]]:
         try:
             yield from self.records.groups(_bounded(self.stream), slots)
-        except TooManyFlowsError as error:
-            raise SourceError(f"{show_path(self.title)}: {error}") from None
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise SourceError(f"{show_path(self.title)}: not a whole gzip file") from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tidegate_compiler.diagnostics import show_path
 from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots, Window
+from tidegate_compiler.learn.records import address
 from tidegate_control.intake import store as intake
 from tidegate_control.learn.sources import Reader, SourceError, password
 from tidegate_schema.ports import PORTED_NUMBERS
@@ -66,13 +67,17 @@ def of(store: intake.EventStore, title: str, window: Window, now: int) -> StoreR
 def group(found: intake.FlowGroup) -> FlowGroup:
     """Return a store's group as replay reads it: there, port 0 is that none is known, and no address is no packet."""
     port = found.port
-    protocol = found.protocol if found.destination else UNKNOWN
+    try:
+        destination = address(found.destination)
+    except ValueError:
+        destination = ""
+    protocol = found.protocol if destination else UNKNOWN
     if not port and protocol in PORTED_NUMBERS:
         port = NO_PORT
     return FlowGroup(
         found.gateway,
         found.client_id,
-        found.destination,
+        destination,
         protocol,
         port,
         found.verdict,

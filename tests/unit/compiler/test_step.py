@@ -79,12 +79,88 @@ def test_what_is_right_is_known_to_be() -> None:
     assert _judge(_with(_client("new", NEW)), _with(_client("new", NEW, "10.64.9.7/32"))) == (True, True)
 
 
-def test_of_other_kinds_and_of_clients_that_go_nothing_is_said() -> None:
+GROUP = "groups/new.yaml"
+POLICY = "policies/new.yaml"
+ALLOW = "action: allow"
+RIGHT = {
+    "a group": (GROUP, "new: {members: [carol-laptop], expires: {carol-laptop: 2031-01-01}}\n"),
+    "a policy": (
+        POLICY,
+        f"new: {{from: [client:carol-laptop, group:operators], to: [10.20.7.0/24], ports: [any], {ALLOW}}}\n",
+    ),
+    "a policy of a resource": (POLICY, f"new: {{from: [all-clients], to: [resource:prod-db], {ALLOW}}}\n"),
+    "a test": ("tests/new.yaml", "- {from: client:carol-laptop, to: 10.20.5.3, port: icmp, expect: deny}\n"),
+}
+WRONG = {
+    "a group with a member that is not there": (GROUP, "new: {members: [nobody]}\n"),
+    "a group of a name of another file": (GROUP, "operators: {members: [carol-laptop]}\n"),
+    "a group in a group": (GROUP, "new: {members: [operators]}\n"),
+    "a window that is empty": (
+        GROUP,
+        "new: {members: [carol-laptop], not_before: {carol-laptop: 2032-01-01}, expires: {carol-laptop: 2031-01-01}}\n",
+    ),
+    "a window of no member": (GROUP, "new: {members: [carol-laptop], expires: {bob-laptop: 2031-01-01}}\n"),
+    "a policy from a group that is not there": (
+        POLICY,
+        f"new: {{from: [group:no], to: [10.20.7.0/24], ports: [any], {ALLOW}}}\n",
+    ),
+    "a policy from a client that is not there": (
+        POLICY,
+        f"new: {{from: [client:no], to: [10.20.7.0/24], ports: [any], {ALLOW}}}\n",
+    ),
+    "a policy to a resource that is not there": (
+        POLICY,
+        f"new: {{from: [all-clients], to: [resource:no], ports: [any], {ALLOW}}}\n",
+    ),
+    "a policy without ports": (POLICY, f"new: {{from: [all-clients], to: [10.20.7.0/24], {ALLOW}}}\n"),
+    "a policy to a gateway's own address": (
+        POLICY,
+        f"new: {{from: [all-clients], to: [203.0.113.0/24], ports: [any], {ALLOW}}}\n",
+    ),
+    "a test that is no test": (
+        "tests/new.yaml",
+        "- {from: all-clients, to: 10.20.5.3, port: icmp, expect: deny}\n",
+    ),
+    "a test of nobody": ("tests/new.yaml", "- {from: client:no, to: 10.20.5.3, port: icmp, expect: deny}\n"),
+    "a test with a field too many": (
+        "tests/new.yaml",
+        "- {from: client:bob-laptop, to: 10.20.5.3, port: icmp, expect: deny, x: y}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(RIGHT))
+def test_of_other_kinds_what_is_right_is_known_to_be(name: str) -> None:
+    file, text = RIGHT[name]
+    assert _judge(CONTENT, _with(text, file)) == (True, True)
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_of_other_kinds_what_is_wrong_is_left_to_the_whole_check(name: str) -> None:
+    file, text = WRONG[name]
+    assert _judge(CONTENT, _with(text, file)) == (False, False)
+
+
+def test_a_policy_that_has_the_name_of_another_file() -> None:
+    documents, _ = load(CONTENT)
+    known = check(documents, [], CONTENT).inventory
+    assert known is not None
+    name = next(iter(known.policies))
+    text = f"{name}: {{from: [all-clients], to: [resource:prod-db], {ALLOW}}}\n"
+    assert _judge(CONTENT, _with(text, POLICY)) == (False, False)
+
+
+def test_of_what_others_depend_on_nothing_is_said() -> None:
     assert _judge(_with(_client("new", NEW)), CONTENT) == (False, True)
-    assert _judge(CONTENT, {path: data for path, data in CONTENT.items() if path != OTHER})[0] is False
-    for kind in ("gateways", "groups", "resources", "policies", "tests", "overlay"):
+    for gone in (OTHER, "groups/people.yaml"):
+        assert gone in CONTENT
+        assert _judge(CONTENT, {path: data for path, data in CONTENT.items() if path != gone})[0] is False
+    for kind in ("gateways", "resources", "overlay"):
         path = next(path for path in CONTENT if path.startswith(kind))
         assert _judge(CONTENT, CONTENT | {path: CONTENT[path] + b"\n"}) == (False, True)
+    for kind in ("clients", "groups", "policies", "tests"):
+        path = next(path for path in CONTENT if path.startswith(kind))
+        assert _judge(CONTENT, CONTENT | {path: CONTENT[path] + b"\n"}) == (True, True)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learnkit import NOON, deny, groups, id_of, record
+from compilerkit import inventory
+from learnkit import NOON, candidate, deny, groups, id_of, record
+from tidegate_compiler.learn import demand as demands
 from tidegate_compiler.learn import records
-from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, Slots, Window
-from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records, TooManyFlowsError
+from tidegate_compiler.learn import replay as replays
+from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, Slots, TooManyFlowsError, Window
+from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records
 
 DAY_BEGIN = NOON // DAY * DAY
 
@@ -112,6 +115,7 @@ HOSTILE = {
     "a port that is true": changed(destination_port=True),
     "a port that is text": changed(destination_port="443"),
     "an address that is none": changed(destination_address="10.20.0.80\n"),
+    "an address with a zone": changed(destination_address="fe80::1%<script>"),
     "an address that is a number": changed(destination_address=[1]),
     "negative bytes": changed(source_bytes=-1),
     "a verdict that is none": changed(tidegate_verdict="maybe"),
@@ -151,6 +155,15 @@ def test_gaps_of_the_window_are_counted() -> None:
 
 
 def test_more_groups_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [record(port=number) for number in range(1, 4)]
+    found, judging = groups(lines), candidate(inventory())
     monkeypatch.setattr(records, "GROUPS_MOST", 2)
-    with pytest.raises(TooManyFlowsError, match="fewer days"):
-        groups([record(port=number) for number in range(1, 4)])
+    monkeypatch.setattr(replays, "CHANGES_MOST", 2)
+    monkeypatch.setattr(demands, "USES_MOST", 2)
+    for work in (
+        lambda: groups(lines),
+        lambda: replays.replay(found, judging, NOON),
+        lambda: demands.demand(found, judging, NOON),
+    ):
+        with pytest.raises(TooManyFlowsError, match="more than 2 different flows; ask about fewer days"):
+            work()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 import compilerkit
 from compilerkit import client, inventory, policy
-from learnkit import NOON, candidate, deny, groups, ready, record
+from learnkit import NOON, candidate, deny, groups, ready, record, right
 from tidegate_compiler.learn import suggestdoc
 from tidegate_compiler.learn.demand import demand
 from tidegate_compiler.learn.replay import replay
@@ -43,8 +42,7 @@ def ask(files: dict[str, bytes], lines: list[bytes], strictness: float = 0.5, **
 
 
 def told(done: Suggestion) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(json.dumps(suggestdoc.document(done, "INV", "FLOWS", NOON)))
-    return document
+    return right("suggest", suggestdoc.document(done, "INV", "FLOWS", NOON))
 
 
 def short(done: Suggestion) -> dict[str, tuple[Any, ...]]:

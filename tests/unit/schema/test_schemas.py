@@ -29,8 +29,11 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_there_is_a_schema_for_every_format() -> None:
-    expected = "access client-settings clients event gateway-settings gateways groups identity keys overlay peers plan"
-    assert f"{expected} policies policy release resources tests".split() == KINDS
+    expected = (
+        "access client-settings clients control-settings event gateway-settings gateways groups identity keys overlay "
+        "peers plan policies policy readiness release replay resources suggest tests"
+    )
+    assert expected.split() == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -27,8 +27,9 @@ def test_commits_are_listed_and_undone(api: Api) -> None:
     assert api("GET", f"/history?before={told['next']}").json()["items"][0]["commit"] == began
     of_group = api("GET", "/history?kind=groups&name=testers").json()["items"]
     assert [one["commit"] for one in of_group] == [made]
-    diff = api("GET", f"/history/{made}").json()["diff"]
-    assert any(line.startswith("+testers") for line in diff)
+    one = api("GET", f"/history/{made}").json()
+    assert any(line.startswith("+testers") for line in one.pop("diff"))
+    assert [one] == of_group
 
     assert api("POST", f"/history/{made}/revert").status_code == 428
     told = api("POST", f"/history/{made}/revert?dry_run=true").json()
@@ -52,6 +53,13 @@ def test_a_commit_is_planned_against_another(api: Api) -> None:
     assert [one["name"] for one in plan["objects"]] == ["alice-in-lab"]
     assert len(api("GET", f"/plan?from={began}").json()["plan"]["objects"]) == 2
     assert api("GET", f"/plan?from={made}&to={made}").json()["plan"]["changes"] is False
+
+
+def test_a_commit_is_called_by_its_whole_name(reading: Api) -> None:
+    head = reading.inventory.head()
+    assert reading("GET", f"/history/{head}").status_code == 200
+    for name in (head[:12], "main", "HEAD", f"{head}^", head.upper()):
+        assert reading("GET", f"/history/{name}").status_code == 404
 
 
 def publish(api: Api, commit: str | None = None, scope: str = "publisher") -> tuple[int, dict[str, object]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, READER
 from tidegate_control.access.onward import address, local
@@ -158,6 +161,16 @@ def test_the_way_onward_is_a_path_of_this_server(door: Door, asked: str, path: s
     assert browser.log_in(door.token(), asked) == 303
     assert browser.answer.headers["location"] == path
     assert browser.answer.headers.get_list("set-cookie")[0].startswith("tidegate=")
+
+
+@given(st.text(st.sampled_from("/\\.:@?#%;a1\t\n\r \0\x7f\u2028\uff0f"), max_size=12))
+def test_no_text_leads_to_another_server(text: str) -> None:
+    """As browsers read it (https://url.spec.whatwg.org): backslashes are slashes, tabs and newlines are not there."""
+    path = local(text)
+    read = re.sub(r"[\t\n\r]", "", path).replace("\\", "/")
+    assert read.startswith("/")
+    assert not read.startswith("//")
+    assert path.isprintable()
 
 
 def test_a_browser_without_a_session_is_shown_the_form_and_led_back(door: Door) -> None:

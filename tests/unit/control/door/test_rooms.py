@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
+import logging
+import os
 import re
+import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from tidegate_control import serve
+from tidegate_control import following, rooms, serve
 from tidegate_control.access.caller import GATEWAY_INTAKE
 from tidegate_control.app import Services, make_app
+from tidegate_control.following import Following
+from tidegate_control.git.remote import Remote
 from tidegate_control.rooms import ROOMS
-from tidegate_control.settings import load
+from tidegate_control.settings import Settings, load
 from unit.control.door.doorkit import Client, bearer, ours
 from unit.control.door.test_cli import repository
 
@@ -125,6 +133,46 @@ def test_every_answer_has_the_fields(services: Services, client: Client) -> None
                 assert answer.status_code < 500, (path, answer.text)
                 assert "default-src 'none'" in answer.headers["content-security-policy"]
                 assert answer.headers["cache-control"] == "no-store" or path.startswith("/static/")
+
+
+@pytest.mark.parametrize("write", ["branch", "review"])
+def test_the_settings_say_where_a_write_goes(services: Services, write: str) -> None:
+    settings = dataclasses.replace(services.settings, remote="origin", write=write)
+    with contextlib.ExitStack() as undo:
+        repository = rooms.open_inventory(settings, undo)._repository
+    assert repository.remote is not None
+    assert (repository.remote.name, repository.review) == ("origin", write == "review")
+
+
+def test_what_others_push_to_the_remote_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_EVERY_SECONDS", 0.02)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    repository(tmp_path)
+    git = functools.partial(subprocess.run, check=True, timeout=30, capture_output=True, text=True)
+    git(["git", "clone", "-q", "--bare", "inventory.git", "own.git"], cwd=tmp_path)
+    settings = Settings(repository=tmp_path / "own.git", remote="origin", state=tmp_path)
+    with contextlib.ExitStack() as undo:
+        inventory = rooms.open_inventory(settings, undo)
+        who = ["-c", "user.name=An Admin", "-c", "user.email=admin@example.net"]
+        git(["git", *who, "commit", "-q", "--allow-empty", "-m", "Elsewhere"], cwd=tmp_path / "work")
+        git(["git", "push", "-q", "../inventory.git", "main"], cwd=tmp_path / "work")
+        new = git(["git", "rev-parse", "main"], cwd=tmp_path / "work").stdout.strip()
+        deadline = time.monotonic() + 60
+        while inventory.head() != new and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert inventory.head() == new
+
+
+def test_a_remote_that_is_gone_is_told_once_and_keeps_nobody_from_reading(
+    services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    chore = Following(rooms.open_inventory(dataclasses.replace(services.settings), contextlib.ExitStack()))
+    chore._inventory._repository.remote = Remote(services.settings.repository, "/nowhere")
+    for _ in range(3):
+        chore.turn()
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "does not follow its remote" in line
+    assert chore._inventory.head() == services.inventory.head()
 
 
 def test_the_state_is_its_user_s_alone(services: Services) -> None:

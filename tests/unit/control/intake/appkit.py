@@ -1,22 +1,23 @@
-"""An application that has the intake alone, and one who asks it; a process of its own begins with this module."""
+"""An application that has the intake alone, and one who asks it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tidegate_control import intake
+from tidegate_control import intake, problems
 from tidegate_control.access.caller import GATEWAY_INTAKE, READER, Caller
-from tidegate_control.app import Services, make_app
-from tidegate_control.intake.store import EventStore, open_store
+from tidegate_control.intake.store import EventStore
+from tidegate_control.problems import Problem
 from tidegate_control.settings import Settings
 
 TOKENS = {
@@ -37,10 +38,12 @@ class _Who(BaseHTTPMiddleware):
 
 
 def application(store: EventStore, **settings: Any) -> Starlette:
-    services = Services(Settings(Path("/nowhere"), **settings), None, store)
-    app = make_app(services, [intake.routes])
-    app.add_middleware(_Who)
-    return app
+    services: Any = SimpleNamespace(settings=Settings(Path("/nowhere"), **settings), events=store)
+    return Starlette(
+        routes=intake.routes(services),
+        middleware=[Middleware(_Who)],
+        exception_handlers={Problem: problems.answer},
+    )
 
 
 class Client:
@@ -60,8 +63,3 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._client.aclose())
         self._runner.close()
-
-
-def serving() -> Starlette:
-    """Return the application of a server that a test starts as a process: uvicorn's factory."""
-    return application(open_store(os.environ["TEST_EVENTS"], os.environ.get("TEST_PASSWORD", "")))

@@ -1,4 +1,4 @@
-"""A server of the intake as a process, to post to and to kill."""
+"""The real server as a process, to post to and to kill."""
 
 from __future__ import annotations
 
@@ -11,44 +11,43 @@ from pathlib import Path
 
 from unit.agents.kit import until
 from unit.agents.receivers import PASSWORD
+from unit.control.door.test_cli import repository
 
-TESTS = Path(__file__).parents[3]
+_TIDEGATE = [sys.executable, "-P", "-m", "tidegate_schema", "control"]
 
 
 class Server:
-    """uvicorn with `appkit.serving`; `start` may be called again after a kill, at the same address."""
+    """`tidegate control serve`; `start` may be called again after a kill, at the same address."""
 
     def __init__(self, store: str, home: Path) -> None:
+        """`home` is an empty directory."""
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
-            self.port = bound.getsockname()[1]
+            self.port: int = bound.getsockname()[1]
         self.store = store
-        self._log = home / "server.log"
+        self._log = home / "log"
+        self._settings = home / "control.yaml"
         self._process: subprocess.Popen[bytes] | None = None
+        self._environ = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull}
+        repository(home)
+        (home / "password").touch(0o600)
+        (home / "password").write_text(PASSWORD)
+        words = f"repository: inventory.git\nstate: state\nlisten: 127.0.0.1:{self.port}\nevents: {store}\n"
+        self._settings.write_text(words + "events_password_file: password\n")
+        scope = ["--scope", "gateway-intake", "--gateway", "fra1", "--expires", "1w"]
+        added = [*_TIDEGATE, "token", "add", "fra1", *scope, "--settings", str(self._settings)]
+        made = subprocess.run(added, env=self._environ, check=True, capture_output=True, text=True)
+        self.token = made.stdout.strip()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        words = (
-            "--factory",
-            "--port",
-            str(self.port),
-            "--log-level",
-            "warning",
-            "--timeout-graceful-shutdown",
-            "5",
-        )
-        environ = os.environ | {
-            "TEST_EVENTS": self.store,
-            "TEST_PASSWORD": PASSWORD,
-            "PYTHONPATH": str(TESTS),
-        }
         with self._log.open("ab") as log:
-            command = [sys.executable, "-m", "uvicorn", "unit.control.intake.appkit:serving", *words]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environ)
-        until("the server answers", self._answers, 30)
+            command = [*_TIDEGATE, "serve", "--settings", str(self._settings)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environ)
+        until("the server answers", self._answers, 60)
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -67,5 +66,5 @@ class Server:
     def _end(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(20)
+            self._process.wait(60)
             self._process = None

@@ -37,6 +37,7 @@ class Sender(threading.Thread):
         self.acked: list[int] = []
         self.again = 0
         self.stopping = threading.Event()
+        self._token = server.token
         self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
 
     def run(self) -> None:
@@ -52,7 +53,7 @@ class Sender(threading.Thread):
         self._connection.close()
 
     def _post(self, body: bytes) -> bool:
-        headers = {"authorization": "Bearer tgc_fra1", "content-type": "application/x-ndjson"}
+        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/x-ndjson"}
         try:
             self._connection.request("POST", "/v1/events", body, headers)
             answer = self._connection.getresponse()
@@ -65,7 +66,8 @@ class Sender(threading.Thread):
 
 @pytest.fixture
 def running(url: str, tmp_path: Path) -> Iterator[Server]:
-    made = Server(url, tmp_path)
+    (tmp_path / "server").mkdir()
+    made = Server(url, tmp_path / "server")
     made.start()
     yield made
     made.kill()
@@ -134,15 +136,18 @@ def test_clickhouse_is_killed_while_gateways_send(tmp_path: Path) -> None:
     if program is None:
         pytest.skip("clickhouse-server is not installed")
     with contextlib.ExitStack() as undo:
-        database = undo.enter_context(contextlib.closing(ClickHouse(tmp_path, program)))
-        server = Server(f"clickhouse://{USER}@127.0.0.1:{database.port}/default", tmp_path)
+        for name in ("clickhouse", "server"):
+            (tmp_path / name).mkdir()
+        place = tmp_path / "clickhouse"
+        database = undo.enter_context(contextlib.closing(ClickHouse(place, program)))
+        server = Server(f"clickhouse://{USER}@127.0.0.1:{database.port}/default", tmp_path / "server")
         undo.callback(server.kill)
         server.start()
         senders = sending(server)
         for _ in range(2):
             more_acks(senders)
             database.close()  # kill -9
-            database = undo.enter_context(contextlib.closing(ClickHouse(tmp_path, program, database.port)))
+            database = undo.enter_context(contextlib.closing(ClickHouse(place, program, database.port)))
         more_acks(senders)
         stopped(senders)
         server.stop()
@@ -160,7 +165,7 @@ def test_a_real_flusher_s_events_are_all_there(
     fill(path, *range(1, 501))
     endpoint = f"{running.url}/v1/{'events' if log_format == 'ndjson' else 'logs'}"
     chosen: dict[str, Any] = {
-        "authorization": "Bearer tgc_fra1",
+        "authorization": f"Bearer {running.token}",
         "log_format": log_format,
         "post_timeout": 20.0,
     }

@@ -1,0 +1,135 @@
+"""Flows from the intake's stores, and the control server's own inventory: the answers are those of files and of git."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import controlkit
+from compilerkit import inventory, key, policy
+from learnkit import NOON, deny, id_of, record, right
+from tidegate_compiler.learn import suggestdoc
+from tidegate_compiler.learn.flows import Window
+from tidegate_compiler.pipeline import validate_files
+from tidegate_control.git.repository import Repository
+from tidegate_control.intake.store import Batch, EventStore, open_store
+from tidegate_control.inventory.service import Inventory
+from tidegate_control.learn import answers, sources, stores
+from tidegate_schema import jsonfile
+from unit.agents.receivers import PASSWORD, USER, ClickHouse, clickhouse
+
+Run = Callable[..., tuple[int, str, str]]
+WEB = {"web": policy("client:alice", ["10.20.0.80/32"], ports=["tcp/443"])}
+LINES = [
+    record(),
+    record(port=22),
+    deny("bob", port=443),
+    record(at=NOON + 86400, octets=10_000),
+    record(at=NOON + 1, kind="flow-update"),
+    record(at=NOON + 2, kind="flow-close"),
+    record(None),
+    record(protocol=1, port=None),
+    record(port=None),
+    record(protocol=47, port=None, to="fd20::1"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouse]:
+    program = clickhouse()
+    if program is None:
+        pytest.skip("needs clickhouse-server (not installed)")
+    with contextlib.closing(ClickHouse(tmp_path_factory.mktemp("clickhouse"), program)) as made:
+        yield made
+
+
+@pytest.fixture(params=["duckdb", "clickhouse"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "duckdb":
+        (tmp_path / "state").mkdir(mode=0o700)
+        return f"duckdb://{tmp_path}/state/intake.duckdb"
+    found: ClickHouse = request.getfixturevalue("server")
+    found.do("CREATE DATABASE learning")
+    return f"clickhouse://{USER}@127.0.0.1:{found.port}/learning"
+
+
+def fill(url: str, lines: list[bytes]) -> EventStore:
+    store = open_store(url, PASSWORD)
+    events = (json.loads(line) | {"event.sequence": number} for number, line in enumerate(lines))
+    text = b"".join(jsonfile.canonical(one).rstrip(b"\n") + b"\n" for one in events)
+    store.add([Batch("gw", "0" * 16, range(len(lines)), text)])
+    return store
+
+
+def test_a_store_and_a_file_say_the_same(
+    tidegate: Run, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every kind of event: what a store sums up by itself is what the lines come to."""
+    monkeypatch.setenv(sources.PASSWORD, PASSWORD)
+    inv = tmp_path / "inv"
+    for name, data in inventory(policies=WEB).items():
+        (inv / name).parent.mkdir(parents=True, exist_ok=True)
+        (inv / name).write_bytes(data)
+    file = tmp_path / "all.ndjson"
+    file.write_bytes(b"".join(LINES))
+    fill(url, LINES).close()
+    window = ("--from", "2026-11-01", "--to", "2026-12-31")
+    told = [
+        right(
+            "replay",
+            json.loads(tidegate("replay", "--flows", where, inv, "--json", "--at", "recorded", *words)[1]),
+        )
+        for where, words in ((file, window), (url, window), (f"{url}?from=2026-11-01&to=2026-12-31", ()))
+    ]
+    for one in told:
+        del one["flows"]
+    assert told[0] == told[1] == told[2]
+    assert told[0]["counts"]["unjudged"] == 1
+
+
+def test_the_server_s_inventory_is_asked_with_the_names_that_its_repository_knows(tmp_path: Path) -> None:
+    files = {name: data.decode() for name, data in inventory(policies=WEB).items()}
+    service = Inventory(Repository(controlkit.bare(tmp_path, files)))
+    repository = Repository(tmp_path / "fleet.git")
+    first = service.head()
+    fields = dict(service.snapshot().objects("client")["alice"].fields)
+    service.update("client", "alice", fields | {"public_key": key("rotated")}, author=controlkit.ALICE)
+    (tmp_path / "state").mkdir(mode=0o700)
+    store = fill(f"duckdb://{tmp_path}/state/intake.duckdb", [record(), record(port=22)])
+    new = answers.of_snapshot(service.snapshot(), repository, "main")
+    old = answers.of_snapshot(service.snapshot(first), repository, "before")
+    assert new is not None
+    assert old is not None
+    with contextlib.closing(store):
+
+        def reader() -> stores.StoreReader:
+            return stores.of(store, "the last week", Window(NOON - 7 * 86400, NOON + 1), NOON)
+
+        told, _ = answers.replayed(new, reader(), NOON)
+        (one,) = told["breaks"]
+        assert one["clients"] == [
+            {"name": "alice", "client_id": id_of("rotated"), "was": [f"alice ({id_of('alice')})"]}
+        ]
+        assert one["ports"] == ["tcp/22"]
+        changed, done = answers.replayed(new, reader(), NOON, old)
+        assert changed["counts"]["breaks"] == 0
+        assert "nothing of it changes" in answers.commented(new, old, changed, done)
+        (gateway,) = answers.readied(new, reader(), NOON)["gateways"]
+        assert (gateway["days"], gateway["unexplained"]) == (0, 1)
+        document, suggestion = answers.suggested(new, reader(), NOON)
+        assert document["counts"]["admitted"] == 2
+        assert (
+            validate_files(suggestdoc.files(suggestion, document, service.snapshot().files)).inventory
+            is not None
+        )
+
+
+def test_an_inventory_with_errors_is_nobody_s_subject(tmp_path: Path) -> None:
+    files = {name: data.decode() for name, data in inventory(policies={"p": policy("client:nobody")}).items()}
+    controlkit.bare(tmp_path, files)
+    repository = Repository(tmp_path / "fleet.git")
+    assert answers.of_snapshot(Inventory(repository).snapshot(), repository, "main") is None
