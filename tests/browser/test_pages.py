@@ -44,7 +44,9 @@ def paths(site: Site, *, forms: bool) -> list[str]:
             continue
         filled = page.path.replace("{commit}", head)
         if "{kind}" in filled:
-            found += [filled.format(kind=kind, name=name) for kind, name in names.items()]
+            # What a delete shows is alike for every kind: a plain one, and one that takes others along.
+            kinds_ = ("groups", "tests") if filled.endswith("/delete") else tuple(names)
+            found += [filled.format(kind=kind, name=names[kind]) for kind in kinds_]
         else:
             found.append(filled)
     return list(dict.fromkeys(found))
