@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from tidegate_control.git.remote import SECONDS, BehindError, Remote
 COMMITTER = ("tidegate control", "tidegate-control@localhost")
 _REASON = "tidegate control"
 _DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
+_LAST_SECOND = 253402300799  # of the year 9999
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
 
@@ -162,7 +163,10 @@ class Repository:
         return branch
 
     def follow(self) -> None:
-        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged."""
+        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged.
+
+        With `review` nothing of the branch goes there: what is only here is what somebody took back.
+        """
         if self.remote is None:
             return
         theirs, ours = self.remote.fetched(self.ref), self.head()
@@ -172,7 +176,7 @@ class Repository:
             return
         if self._has(ours, theirs):
             refs.advance(self.directory, self.objects, self.ref, theirs, ours, _REASON)
-        elif self._has(theirs, ours):
+        elif self._has(theirs, ours) and not self.review:
             with suppress(BehindError):  # it has moved again; whoever comes next follows
                 self.remote.push(ours, self.ref, theirs)
         else:
@@ -266,9 +270,18 @@ def _inside(path: str) -> str:
 
 
 def _logged(text: str) -> Iterator[Logged]:
-    tokens = text.split("\0")
-    starts = [i for i, token in enumerate(tokens) if token.lstrip("\n") == _RECORD]
-    for start, end in pairwise([*starts, len(tokens)]):
-        commit, name, email, when, subject = tokens[start + 1 : start + 6]
-        files = tuple(token.lstrip("\n") for token in tokens[start + 6 : end] if token.lstrip("\n"))
-        yield Logged(commit, name, email, int(when), subject, files)
+    """Yield the commits of a log; what somebody wrote in a field is never taken for the beginning of another commit."""
+    tokens = deque(text.split("\0"))
+    while tokens:
+        if tokens.popleft().lstrip("\n") != _RECORD:
+            continue
+        commit, name, email, when, subject = (tokens.popleft() for _ in range(5))
+        files = []
+        while tokens and tokens[0].lstrip("\n") != _RECORD:
+            files.append(tokens.popleft().lstrip("\n"))
+        yield Logged(commit, name, email, _second(when), subject, tuple(filter(None, files)))
+
+
+def _second(text: str) -> int:
+    """Return a date of git's as Unix seconds that a calendar has; 0 for what is no date, as git has it in `%ad`."""
+    return min(int(text), _LAST_SECOND) if text.isascii() and text.isdecimal() else 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controlkit import ALICE, KEYS, bare, example, git, service
+from tidegate_compiler.times import format_instant
 from tidegate_control.git.process import GitError
 from tidegate_control.git.repository import Repository
 from tidegate_control.inventory.errors import Invalid, InventoryError, Refused, Unavailable
@@ -215,3 +216,32 @@ def test_repositories_that_are_none(tmp_path: Path) -> None:
         Inventory(Repository(repository, branch="nope")).head()
     with pytest.raises(Unavailable, match="no directory nope"):
         Inventory(Repository(tmp_path / "seed", inventory="nope")).snapshot()
+
+
+@pytest.mark.parametrize(
+    ("author", "subject"),
+    [
+        pytest.param("E <e@example.net> 1 +0000", "//", id="subject"),
+        pytest.param("// <//> 1 +0000", "x", id="author"),
+        pytest.param("E <e@example.net> x +0000", "x", id="no-date"),
+        pytest.param("E <e@example.net> -5 +0000", "x", id="before-1970"),
+        pytest.param("E <e@example.net> 253402300800 +0000", "x", id="year-10000"),
+        pytest.param("E <e@example.net> 99999999999999999999 +0000", "x", id="past-64-bits"),
+    ],
+)
+def test_a_commit_that_imitates_the_log_is_one_entry(
+    inventory: Inventory, repository: Path, author: str, subject: str
+) -> None:
+    before = inventory.history()
+    blob = git(repository, "hash-object", "-w", "--stdin", given="# x\n")
+    listed = git(repository, "ls-tree", "main:inventory")
+    inner = git(repository, "mktree", given=f"{listed}\n100644 blob {blob}\tREADME\n")
+    tree = git(repository, "mktree", given=f"040000 tree {inner}\tinventory\n")
+    text = f"tree {tree}\nparent {inventory.head()}\nauthor {author}\ncommitter C <c@x> 1 +0000\n\n{subject}\n"
+    made = git(repository, "hash-object", "-t", "commit", "-w", "--literally", "--stdin", given=text)
+    git(repository, "update-ref", "refs/heads/main", made)
+    found = inventory.history()
+    assert [one.commit for one in found] == [made, *(one.commit for one in before)]
+    assert (found[0].subject, found[0].files[0]) == (subject, "README")
+    assert inventory.entry(made).commit == made
+    format_instant(found[0].when)
