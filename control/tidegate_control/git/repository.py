@@ -16,12 +16,14 @@ from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
 from tidegate_control.git.objects import Objects
 from tidegate_control.git.pack import Pack
-from tidegate_control.git.process import GitError, run
+from tidegate_control.git.process import MOST_BYTES, GitError, run
 from tidegate_control.git.remote import SECONDS, BehindError, Remote
 
 COMMITTER = ("tidegate control", "tidegate-control@localhost")
 _REASON = "tidegate control"
 _DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
+INVENTORY_MOST_BYTES = 256 << 20
+"""All files of an inventory together: ten times what a hundred thousand clients take."""
 _LAST_SECOND = 253402300799  # of the year 9999
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
@@ -97,9 +99,11 @@ class Repository:
         if tree is None or tree.kind != "tree":
             raise GitError(f"the branch has no directory {self.inventory or '/'}; commit an inventory there")
         wanted, problems = revision.judged(tree.sha, self.ask)
+        if sum(entry.size for entry in wanted) > INVENTORY_MOST_BYTES:
+            raise GitError(f"the inventory has more than {INVENTORY_MOST_BYTES} bytes; nobody reads so much")
         known = {blob: like.files[path] for path, blob in like.blobs.items()} if like else {}
         unknown = [entry for entry in wanted if entry.sha not in known]
-        read = revision.contents(unknown, self.ask) if unknown else {}
+        read = revision.contents(unknown, self._ask_much) if unknown else {}
         files = {entry.path: known[entry.sha] if entry.sha in known else read[entry.path] for entry in wanted}
         return Content(files, {entry.path: entry.sha for entry in wanted}, tuple(problems))
 
@@ -237,6 +241,10 @@ class Repository:
     def ask(self, *words: str, given: bytes = b"") -> bytes:
         """Run a git command, as `revision` does; its RevisionError when it fails."""
         return run(self.directory, *words, given=given)
+
+    def _ask_much(self, *words: str, given: bytes = b"") -> bytes:
+        """Run a git command that prints the contents of an inventory, and a line for each file."""
+        return run(self.directory, *words, given=given, most=INVENTORY_MOST_BYTES + MOST_BYTES)
 
     def close(self) -> None:
         """End git's reader."""
