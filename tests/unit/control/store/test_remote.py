@@ -170,3 +170,17 @@ def test_a_branch_whose_name_ends_like_ours_is_not_ours(local: Path, remote: Pat
     with pytest.raises(Unavailable, match="no branch main"):
         inventory.refresh()
     assert inventory.head() == head
+
+
+def test_with_review_what_was_taken_back_there_is_not_pushed_again(
+    local: Path, remote: Path, tmp_path: Path
+) -> None:
+    inventory = _service(local, remote, review=True)
+    before = inventory.head()
+    bad = _push(tmp_path, remote, "bad")
+    inventory.refresh()
+    assert inventory.head() == bad
+    git(remote, "update-ref", "refs/heads/main", before)
+    with pytest.raises(Unavailable, match="have diverged"):
+        inventory.refresh()
+    assert git(remote, "rev-parse", "main") == before
