@@ -73,7 +73,9 @@ def test_tests_that_are_named_are_there(page: str) -> None:
 def test_every_defence_names_a_test() -> None:
     rows = [line for line in read("docs/threat-model.md").splitlines() if line.startswith("| ")]
     heads = [line for line in rows if re.search(r"\| test \|$", line)]
-    assert len(heads) == 13  # six attackers, four of the control server, two tables of prohibitions, the invariants
+    assert (
+        len(heads) == 13
+    )  # six attackers, four of the control server, two tables of prohibitions, the invariants
     assert [line for line in rows if line not in heads and "::test_" not in line] == []
 
 
