@@ -221,3 +221,4 @@ def test_a_policy_shows_the_flows_that_it_decided(site: Site, open_tab: Open) ->
     assert tab.locator("tbody tr", has=tab.locator("text=carol-laptop")).count() == 1
     tab.click("text=All of them, with a chart")
     assert tab.input_value("#policy") == "nobody-logs-in-to-databases"
+    assert tab.input_value("#span") == "7d", "the same time as on the page before"

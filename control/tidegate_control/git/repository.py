@@ -83,7 +83,9 @@ class Repository:
         """Return the ID of the branch's tip."""
         found = self.objects.find(self.ref)
         if found is None:
-            raise GitError(f"there is no branch {self.branch}; push a first commit to it")
+            raise GitError(
+                f"there is no branch {self.branch}; push a first commit to it, or name another in the setting branch"
+            )
         return found
 
     def commit_of(self, name: str) -> str | None:
@@ -266,7 +268,7 @@ def _directory(path: Path) -> Path:
     inner = path / ".git"
     found = inner if inner.is_dir() else path
     if not (found / "objects").is_dir() or not (found / "HEAD").is_file():
-        raise GitError(f"{path}: no git repository; make one with git init --bare")
+        raise GitError("no git repository; make one with git clone --bare, or git init --bare")
     return found.absolute()
 
 

@@ -195,6 +195,8 @@ class DuckStore:
 
 def _refusal(error: Exception) -> StoreError:
     line = " ".join(str(error).split())[:300]
+    if "Could not set lock on file" in line:
+        line = "another process has this file open, the control server perhaps: end it, or read a copy (with its .wal)"
     kind = StoreError if isinstance(error, duckdb.ProgrammingError | duckdb.DataError) else Unavailable
     return kind(f"events: DuckDB: {line}")
 

@@ -197,7 +197,7 @@ def test_a_broken_inventory_may_be_mended_but_not_guessed_at(tmp_path: Path) -> 
 
 
 def test_repositories_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(GitError, match="no git repository"):
+    with pytest.raises(GitError, match=r"^no git repository"):
         Repository(tmp_path)
     repository = bare(tmp_path)
     with pytest.raises(GitError, match="checked out"):
