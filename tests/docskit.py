@@ -38,6 +38,12 @@ _SERVER = "it stays in the foreground; tests/unit/control/door/test_serve.py sta
 NOT_RUN = {
     "tidegate control serve --settings ../control/control.yaml": _SERVER,
     "useradd --system --home-dir /var/lib/tidegate-control tidegate-control": _SYSTEMD,
+    "install -d -m 700 /var/lib/tidegate-control": _SYSTEMD,
+    "cp -r ../control/inventory.git /var/lib/tidegate-control/": _SYSTEMD,
+    "chown -R tidegate-control: /var/lib/tidegate-control": _SYSTEMD,
+    "install -d /etc/tidegate": _SYSTEMD,
+    "echo 'repository: /var/lib/tidegate-control/inventory.git' > /etc/tidegate/control.yaml": _SYSTEMD,
+    "install -m 644 control/tidegate_control/systemd/tidegate-control.service /etc/systemd/system/": _SYSTEMD,
     "systemctl enable --now tidegate-control": _SYSTEMD,
     'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=NATS of example" '
     "-keyout ca.key -out ca.pem": _NATS,

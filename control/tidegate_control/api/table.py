@@ -51,7 +51,7 @@ def operations() -> tuple[Operation, ...]:
 
 
 def _of_kind(kind: Kind) -> tuple[Operation, ...]:
-    path, one, many = f"/{kind.path}", f"{kind.noun}", kind.path if kind.kind != "test" else "access tests"
+    path, one, many = f"/{kind.path}", _one_of(kind), kind.path if kind.kind != "test" else "access tests"
     title = kind.title
     made = Reply("It is there now.", ref("Written"), 201, headers={"Location": "Where it is."})
     return (
@@ -61,18 +61,22 @@ def _of_kind(kind: Kind) -> tuple[Operation, ...]:
             parameters=lists.parameters(kind), is_conditional=True,
         ),
         Operation(
-            "POST", path, f"create{title}", _OBJECTS, f"Add a {one}", EDITOR,
+            "POST", path, f"create{title}", _OBJECTS, f"Add {one}", EDITOR,
             partial(objects.create, kind), made,
             parameters=_WRITE, body=Body(ref(f"New{title}")), also=(of_write("What it would do."),),
             takes_match=True, problems=(409, 412),
         ),
         *_one(kind, f"{path}/{{name}}"),
         Operation(
-            "DELETE", f"{path}/{{name}}", f"delete{title}", _OBJECTS, f"Remove a {one}", EDITOR,
+            "DELETE", f"{path}/{{name}}", f"delete{title}", _OBJECTS, f"Remove {one}", EDITOR,
             partial(objects.delete, kind), of_write("It is gone, and every mention of it."),
             parameters=(*_WRITE, CASCADE), takes_match=True, problems=(404, 409, 412, 428),
         ),
     )  # fmt: skip
+
+
+def _one_of(kind: Kind) -> str:
+    return f"{'an' if kind.noun[0] in 'aeiou' else 'a'} {kind.noun}"
 
 
 def _overlay() -> tuple[Operation, ...]:
@@ -80,7 +84,7 @@ def _overlay() -> tuple[Operation, ...]:
 
 
 def _one(kind: Kind, path: str) -> tuple[Operation, ...]:
-    title, noun = kind.title, f"{'the' if kind is kinds.THE_OVERLAY else 'a'} {kind.noun}"
+    title, noun = kind.title, "the overlay" if kind is kinds.THE_OVERLAY else _one_of(kind)
     return (
         Operation(
             "GET", path, f"get{title}", _OBJECTS, f"Read {noun}", READER,
