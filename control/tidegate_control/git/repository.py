@@ -230,6 +230,7 @@ class Repository:
             "--no-commit-id",
             "--no-ext-diff",
             "--no-textconv",
+            "--text",  # no attribute hides a change as binary
             "--no-renames",
             "-m",
             "--first-parent",

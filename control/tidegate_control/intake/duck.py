@@ -180,6 +180,8 @@ class DuckStore:
         try:
             made = duckdb.connect(str(self._path), config={**_CONFIG, "memory_limit": f"{self._memory}B"})
             self._path.chmod(0o600)
+            for statement in _fenced(self._input):
+                made.execute(statement)
             for statement in _TABLES:
                 made.execute(statement)
             rows = made.execute(f"SELECT gateway, epoch, state FROM {RINGS}").fetchall()
@@ -191,6 +193,15 @@ class DuckStore:
         """After an error nothing is certain but what is in the file."""
         self._database.close()
         self._database, self._books = self._open()
+
+
+def _fenced(fd: int) -> tuple[str, ...]:
+    """Return what lets DuckDB open nothing but its own file and the batch in memory, whatever it is asked."""
+    return (
+        f"SET allowed_paths = ['/proc/self/fd/{fd}']",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    )
 
 
 def _refusal(error: Exception) -> StoreError:

@@ -35,6 +35,7 @@ from tidegate_control.inventory.message import person
 from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome
 from tidegate_control.inventory.past import commits_of
 from tidegate_control.inventory.revert import reverted
+from tidegate_control.inventory.secrets import hidden_line
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.inventory.turn import Turns
 
@@ -95,7 +96,8 @@ class Inventory:
         """Return what a commit changed as lines of a unified diff, every one printable; cut where it is very long."""
         with _git():
             found = self._commit(commit)
-            return [show_path(line) for line in self._repository.diff(found, DIFF_MAX_BYTES).splitlines()]
+            lines = self._repository.diff(found, DIFF_MAX_BYTES).splitlines()
+            return [show_path(hidden_line(line)) for line in lines]
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
@@ -266,7 +268,7 @@ class Inventory:
             made.name_in(after),
             warnings,
             made.losses,
-            tuple(diff(made.change, self._repository.inventory)),
+            tuple(map(hidden_line, diff(made.change, self._repository.inventory))),
         )
 
     def _plan(self, base: Snapshot, after: Snapshot) -> Plan | None:

@@ -14,6 +14,7 @@ from tidegate_control.git.repository import Repository
 from tidegate_control.inventory import past
 from tidegate_control.inventory.errors import Invalid, InventoryError, Refused, Unavailable
 from tidegate_control.inventory.model import Author
+from tidegate_control.inventory.secrets import HIDDEN
 from tidegate_control.inventory.service import DIFF_MAX_BYTES, Inventory
 
 CLIENT: dict[str, Any] = {"public_key": KEYS[0], "addresses": ["10.64.0.99/32"], "gateways": ["fra1"]}
@@ -289,3 +290,29 @@ def test_a_difference_is_cut_and_git_ended(inventory: Inventory, repository: Pat
     _commit(repository, _tree(repository, f"100644 blob {blob}\tx.txt"))
     found = inventory.diff(inventory.head())
     assert sum(len(line) + 1 for line in found) <= DIFF_MAX_BYTES + 1
+
+
+def test_a_private_key_that_somebody_committed_is_shown_to_nobody(tmp_path: Path) -> None:
+    for style in (
+        "h:\n  public_key: {0}\n  private_key: {1}\n",
+        'h: {{public_key: {0}, "PrivateKey": "{1}"}}\n',
+    ):
+        place = tmp_path / style[3]
+        place.mkdir()
+        inventory = service(bare(place, {**example(), "clients/h.yaml": style.format(*KEYS)}))
+        found = inventory.snapshot().objects("client")["h"]
+        secret = next(name for name in found.fields if name.lower().startswith("private"))
+        assert found.fields == {"public_key": KEYS[0], secret: HIDDEN}
+        told = inventory.diff(inventory.head())
+        assert any(HIDDEN in line for line in told)
+        assert KEYS[1] not in "".join(told)
+        outcome = inventory.delete("client", "h", author=ALICE, dry_run=True)
+        assert any(HIDDEN in line for line in outcome.diff)
+        assert KEYS[1] not in "".join(outcome.diff)
+
+
+def test_no_attribute_hides_a_change(inventory: Inventory, repository: Path) -> None:
+    place = repository / "info" / "attributes"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("* -diff\n")
+    assert any(line.startswith("+fra1:") for line in inventory.diff(inventory.head()))
