@@ -92,7 +92,9 @@ def _memberships(group: Group, hints: _Hints) -> Iterator[Diagnostic]:
     for field, times in (("not_before", group.not_before), ("expires", group.expires)):
         for member, time in times.items():
             if member not in members and "members" not in group.broken:
-                hint = hints.of(member, f"group {group.name}", members) or "; add the member or remove the time"
+                hint = (
+                    hints.of(member, f"group {group.name}", members) or "; add the member or remove the time"
+                )
                 message = f"{field} of {show(member)}, who is no member of {show(group.name)}{hint}"
                 yield Diagnostic(time.where, "TG033", message)
 
