@@ -19,7 +19,6 @@ from tidegate_compiler.networks import (
     overlapping_pairs,
 )
 
-
 _PREFIXES_SHOWN = 8
 
 
