@@ -110,8 +110,15 @@ class Points:
 
 
 def overlapping_pairs(networks: Sequence[Network]) -> Iterator[tuple[int, int]]:
-    """Yield (earlier index, later index) of every two entries of a short list that overlap."""
-    for later, network in enumerate(networks):
-        for earlier in range(later):
-            if intersect(networks[earlier], network) is not None:
-                yield earlier, later
+    """Yield (earlier index, later index) of every two entries that overlap, the earlier later one first.
+
+    In order of address an entry overlaps those around it that are open still, and no others.
+    """
+    found: list[tuple[int, int]] = []
+    around: list[int] = []
+    for index in sorted(range(len(networks)), key=lambda index: sort_key(networks[index])):
+        while around and not contains(networks[around[-1]], networks[index]):
+            around.pop()
+        found += [(max(index, other), min(index, other)) for other in around]
+        around.append(index)
+    yield from ((earlier, later) for later, earlier in sorted(found))

@@ -19,6 +19,8 @@ from tidegate_compiler.networks import (
     overlapping_pairs,
 )
 
+_PREFIXES_SHOWN = 8
+
 
 def addresses(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnostic]:
     """Yield every clash of keys, endpoints, addresses, networks and routes.
@@ -118,23 +120,24 @@ def _client_addresses(inventory: Inventory) -> Iterator[Diagnostic]:
     prefixes = [prefix.value for prefix in inventory.overlay.prefixes]
     if _are_well(inventory, [*collapse(prefixes, 4), *collapse(prefixes, 6)]):
         return
-    overlay = [
+    overlay = {
         (len(prefix.network_address.packed), shift, int(prefix.network_address) >> shift)
         for prefix in prefixes
         for shift in [prefix.max_prefixlen - prefix.prefixlen]
-    ]
+    }
+    lengths = {(family, shift) for family, shift, _ in overlay}
+    more = f" and {len(prefixes) - _PREFIXES_SHOWN} more" if len(prefixes) > _PREFIXES_SHOWN else ""
+    shown = ", ".join(map(str, prefixes[:_PREFIXES_SHOWN])) + more
     first: dict[bytes, str] = {}
     for name, (_, addresses, _) in inventory.client_rows.items():
         for position, address in enumerate(addresses):
             number, length = int.from_bytes(address), len(address)
-            for family, shift, network in overlay:
-                if number >> shift == network and length == family:
-                    break
-            else:
-                if prefixes:
-                    told = f"{ip_network(address)} of {show(name)}"
-                    message = f"{told} is outside the overlay ({', '.join(map(str, prefixes))})"
-                    yield Diagnostic(inventory.clients[name].addresses[position].where, "TG040", message)
+            is_inside = any(
+                length == family and (family, shift, number >> shift) in overlay for family, shift in lengths
+            )
+            if prefixes and not is_inside:
+                message = f"{ip_network(address)} of {show(name)} is outside the overlay ({shown})"
+                yield Diagnostic(inventory.clients[name].addresses[position].where, "TG040", message)
             if address in first:
                 other = inventory.clients[first[address]]
                 message = f"{ip_network(address)} of {show(name)} is also that of {show(other.name)} ({other.where})"
@@ -157,8 +160,12 @@ def _are_well(inventory: Inventory, overlay: list[Network]) -> bool:
 
 
 def _gateway_networks(inventory: Inventory) -> Iterator[Diagnostic]:
+    covering = Covering(prefix.value for prefix in inventory.overlay.prefixes)
+    beginnings = Points(prefix.value.network_address for prefix in inventory.overlay.prefixes)
     for gateway in inventory.gateways.values():
         for network in gateway.networks:
+            if not (any(covering.of(network.value)) or any(True for _ in beginnings.inside(network.value))):
+                continue
             for prefix in inventory.overlay.prefixes:
                 if intersect(network.value, prefix.value) is not None:
                     message = (

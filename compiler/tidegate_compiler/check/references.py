@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any
 
@@ -22,7 +22,7 @@ class _Hints:
         self._left = _MOST_COMPARED
         self._given: dict[tuple[str, str], str] = {}
 
-    def of(self, word: str, kind: str, known: Mapping[str, Any]) -> str:
+    def of(self, word: str, kind: str, known: Collection[str]) -> str:
         """Return a hint to the name of a kind that is meant, or nothing."""
         if (kind, word) not in self._given:
             if self._left <= 0:
@@ -59,7 +59,7 @@ def references(inventory: Inventory, incomplete: Set[str]) -> Iterator[Diagnosti
         yield Diagnostic(reference.where, "TG030", message)
     for name, (_, not_before, expires) in inventory.group_rows.items():
         if not_before or expires:
-            yield from _memberships(inventory.groups[name])
+            yield from _memberships(inventory.groups[name], hints)
 
 
 def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
@@ -87,12 +87,14 @@ def _references(inventory: Inventory) -> Iterator[tuple[At[str], str]]:
         yield from _destination(test.to)
 
 
-def _memberships(group: Group) -> Iterator[Diagnostic]:
+def _memberships(group: Group, hints: _Hints) -> Iterator[Diagnostic]:
     members = {member.value for member in group.members}
     for field, times in (("not_before", group.not_before), ("expires", group.expires)):
         for member, time in times.items():
             if member not in members and "members" not in group.broken:
-                hint = did_you_mean(member, members) or "; add the member or remove the time"
+                hint = (
+                    hints.of(member, f"group {group.name}", members) or "; add the member or remove the time"
+                )
                 message = f"{field} of {show(member)}, who is no member of {show(group.name)}{hint}"
                 yield Diagnostic(time.where, "TG033", message)
 

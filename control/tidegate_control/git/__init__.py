@@ -1,5 +1,6 @@
 """The git repository that is the only source of truth, spoken to in plumbing alone: no checkout, no index, no hooks.
 
+exchange     what a command is given and prints, bounded
 process      one git command: its environment, its limits, its errors
 objects      a long-lived reader of objects and refs
 trees      files in a tree -> the same tree with some of them changed

@@ -116,3 +116,40 @@ def test_instants(text: str, second: int) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"[a-z]"):
         times.parse_instant(text)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda base, bits, length: (
+                ipaddress.ip_network((f"{base}{bits:x}", length), strict=False)
+                if ":" in base
+                else ipaddress.ip_network((f"{base}{bits}", min(length - 96, 32)), strict=False)
+            ),
+            st.sampled_from(["10.0.0.", "fd00::"]),
+            st.integers(0, 15),
+            st.integers(122, 128),
+        ),
+        max_size=12,
+    )
+)
+def test_overlapping_pairs_are_those_of_every_two(
+    given_networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network],
+) -> None:
+    every = [
+        (earlier, later)
+        for later, one in enumerate(given_networks)
+        for earlier in range(later)
+        if networks.intersect(given_networks[earlier], one) is not None
+    ]
+    assert list(networks.overlapping_pairs(given_networks)) == every
+
+
+def test_a_long_list_is_not_compared_entry_by_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte holds sixty thousand prefixes: two billion pairs."""
+    calls: list[None] = []
+    real = networks.contains
+    monkeypatch.setattr(networks, "contains", lambda one, other: calls.append(None) or real(one, other))
+    every = [ipaddress.ip_network(f"10.{number >> 8}.{number & 255}.0/24") for number in range(1000)]
+    assert list(networks.overlapping_pairs(every)) == []
+    assert len(calls) < 2 * len(every)

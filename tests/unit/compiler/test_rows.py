@@ -360,6 +360,29 @@ def test_a_lost_file_is_told_without_comparing_each_of_its_names_with_all(
     ]
 
 
+def test_times_of_strangers_are_told_without_comparing_each_with_all_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A megabyte holds twenty thousand members and as many times of others: hours of comparing."""
+    asked: list[str] = []
+
+    def hint(word: str, known: Any) -> str:
+        asked.append(word)
+        return "; did you mean it?"
+
+    monkeypatch.setattr(references, "did_you_mean", hint)
+    monkeypatch.setattr(references, "_MOST_COMPARED", 5)
+    strangers = [f"stranger-{number}" for number in range(9)]
+    group = {"members": ["alice", "bob"], "expires": dict.fromkeys(strangers, "2027-01-01")}
+    found = validate_files(
+        block_style({"groups": {"g": group}, "clients": client("alice", 11) | client("bob", 12)})
+    )
+    assert list(dict.fromkeys(asked)) == strangers[:3]
+    assert [(d.code, "mean it" in d.message) for d in found.diagnostics] == [
+        ("TG033", name in asked) for name in strangers
+    ]
+
+
 def test_names_that_stand_twice_are_found_without_looking_at_all_for_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
