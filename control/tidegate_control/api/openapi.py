@@ -33,9 +33,21 @@ _PROBLEMS = {
     412: "The inventory has changed since the revision of If-Match.",
     413: "The body is too large.",
     415: "The body is of another media type.",
-    422: "The body has not this shape, or the inventory would have errors: see `errors` and `diagnostics`.",
+    422: "The body has not this shape, or the inventory would have errors: see `errors` and `diagnostics`. Or more is "
+    "asked than the server answers at once.",
     428: "If-Match is missing.",
+    503: "Not now: try again after `Retry-After`.",
 }
+
+
+_FILES = (
+    ("plan", "Plan"),
+    ("access", "Access"),
+    ("replay", "Replay"),
+    ("readiness", "Readiness"),
+    ("suggest", "Suggestion"),
+)
+"""Schema files, and the names of the components that they become."""
 
 
 @functools.cache
@@ -151,7 +163,7 @@ def _schemas() -> dict[str, Schema]:
         if kind in kinds.KINDS:
             found[f"New{kind.title}"] = objects.new_schema(kind)
     found["Proposal"] = proposal.schema()
-    for name, title in (("plan", "Plan"), ("access", "Access")):
+    for name, title in _FILES:
         found[title] = _bundled(title, for_ecma(validation.schema(name)))
     return found
 

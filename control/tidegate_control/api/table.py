@@ -10,6 +10,7 @@ from tidegate_control.api import (
     bundles,
     history,
     kinds,
+    learning,
     lists,
     meta,
     objects,
@@ -39,14 +40,14 @@ CASCADE = Parameter(
     {"type": "boolean", "default": False},
 )
 _WRITE = (DRY_RUN, MESSAGE)
-_OBJECTS, _QUESTIONS, _HOSTS = "Objects", "Questions", "Hosts"
+_OBJECTS, _QUESTIONS, _FLOWS, _HOSTS = "Objects", "Questions", "Recorded flows", "Hosts"
 _HISTORY, _SERVER = "History", "Server"
 
 
 def operations() -> tuple[Operation, ...]:
     """Return all of them."""
     of_kinds = [one for kind in kinds.KINDS for one in _of_kind(kind)]
-    return (*of_kinds, *_overlay(), *_questions(), *_hosts(), *_history(), *_server())
+    return (*of_kinds, *_overlay(), *_questions(), *_flows(), *_hosts(), *_history(), *_server())
 
 
 def _of_kind(kind: Kind) -> tuple[Operation, ...]:
@@ -159,6 +160,38 @@ def _questions() -> tuple[Operation, ...]:
             "GET", "/test-run", "runTests", _QUESTIONS, "Run the access tests", READER,
             questions.run_tests, Reply("The verdict on each.", answers.TEST_RUN),
             parameters=(questions.AT,), problems=(409,),
+        ),
+    )  # fmt: skip
+
+
+def _flows() -> tuple[Operation, ...]:
+    judged = (*learning.WINDOW, learning.AT, *learning.ONLY)
+    replayed = Reply("What breaks, and what passes.", ref("Replay"))
+    one_by_one = "One such question is answered at a time: 503 with Retry-After while another one is."
+    return (
+        Operation(
+            "GET", "/replay", "replay", _FLOWS, "Recorded flows judged by an inventory", READER,
+            learning.replay, replayed, description=one_by_one,
+            parameters=(learning.COMMIT, learning.AGAINST, *judged), problems=(404, 409, 422, 503),
+        ),
+        Operation(
+            "POST", "/replay", "replayProposal", _FLOWS, "Recorded flows judged by a proposal", READER,
+            learning.replay_proposal, replayed,
+            description=f"A set of edits, or files, as for /plan. Nothing is written. {one_by_one}",
+            parameters=(learning.AGAINST, *judged), body=Body(ref("Proposal")), problems=(404, 409, 503),
+        ),
+        Operation(
+            "GET", "/readiness", "readiness", _FLOWS, "Days without an unexplained denial", READER,
+            learning.readiness, Reply("By gateway and policy.", ref("Readiness")),
+            description=f"What speaks for a gateway's switch to enforce, which is made there alone. {one_by_one}",
+            parameters=(learning.COMMIT, *judged), problems=(404, 409, 422, 503),
+        ),
+        Operation(
+            "GET", "/suggest", "suggest", _FLOWS, "Policies that admit what was seen", READER,
+            learning.suggest, Reply("The suggestion, with evidence and excess.", ref("Suggestion")),
+            description=f"A suggestion knows what was, not what should be. {one_by_one}",
+            parameters=(learning.COMMIT, *learning.WINDOW, learning.WITH_REFUSED, learning.STRICT),
+            problems=(404, 409, 422, 503),
         ),
     )  # fmt: skip
 
