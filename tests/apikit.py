@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import controlkit
 from tidegate_control import api, problems
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, PUBLISHER, READER
 from tidegate_control.app import Services, make_access, make_app
+from tidegate_control.intake.store import EventStore, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
 
@@ -23,10 +26,19 @@ SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
 _DAY = 86400
 
 
+@contextmanager
+def store(place: Path) -> Iterator[EventStore]:
+    """Open an empty store of events below a directory."""
+    state = place / "events"
+    state.mkdir(mode=0o700)
+    with contextlib.closing(open_store(f"duckdb://{state}/intake.duckdb")) as events:
+        yield events
+
+
 class Api:
     """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
-    def __init__(self, repository: Path, **settings: Any) -> None:
+    def __init__(self, repository: Path, *, events: EventStore | None = None, **settings: Any) -> None:
         state = repository.parent / "state"
         state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
@@ -35,7 +47,8 @@ class Api:
         access = make_access(self.settings)
         self._tokens = access.tokens
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
-        self.app = make_app(Services(self.settings, self.inventory, None, access), [api.routes])
+        self.services = Services(self.settings, self.inventory, events, access)
+        self.app = make_app(self.services, [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def token(self, name: str, *scopes: str) -> str:
