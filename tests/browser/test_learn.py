@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page as Tab
 
-from browser.site import Site, flows, serve
+from browser.site import Site, observed, serve
 from browser.test_forms import COMMIT, PLAN, SCRIPTS, main
+from browser.test_pages import RULES, faults
 from tidegate_control.access.caller import READER
 from tidegate_control.learn import asking
 from tidegate_control.learn.asking import Bounds
@@ -19,25 +19,11 @@ Open = Callable[..., Tab]
 RECORDED = "button[name=recorded]"
 
 
-def observed(site: Site) -> list[dict[str, Any]]:
-    """Return the day of flows as a gateway in observe records it: whatever no policy admits was let through."""
-    return [
-        {key: value for key, value in one.items() if key != "rule.name"}
-        | {
-            "tidegate.mode": "observe",
-            "tidegate.verdict": "allow",
-            "event.reason": "observed",
-            "event.action": "flow-open",
-        }
-        for one in flows(site, int(time.time()))
-    ]
-
-
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server whose gateway observes."""
     with serve(tmp_path_factory.mktemp("watched") / "site") as site:
-        site.tell("fra1", observed(site))
+        site.tell("fra1", observed(site, int(time.time())))
         yield site
 
 
@@ -76,6 +62,16 @@ def test_replay_is_narrowed_to_a_gateway_and_a_client(watched: Site, open_tab: O
     assert tab.input_value("#client") == "<b>"
     tab.goto("/replay?span=9999d")
     assert tab.input_value("#span") == "7d"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_they_show_is_sound(watched: Site, open_tab: Open, scheme: str) -> None:
+    tab = open_tab(watched, scheme=scheme, width=1280 if scheme == "light" else 390)
+    found = []
+    for path in ("/replay?span=7d", "/suggest?span=7d", "/groups/contractors/delete"):
+        tab.goto(path)
+        found += faults(tab, path, RULES[scheme])
+    assert found == []
 
 
 @SCRIPTS
