@@ -83,7 +83,7 @@ def _replayed(call: Call, snapshot: Snapshot, title: str) -> Answer:
     with _reading(call, asking.WHOLE) as reader:
         new = _subject(call, snapshot, title)
         old = None if before is None else _subject(call, before, before.commit)
-        return Answer(answers.replayed(new, reader(), at, old, only)[0])
+        return Answer(answers.replayed(new, reader(), at, old, only, asking.CHANGES_MOST)[0])
 
 
 def readiness(call: Call) -> Answer:

@@ -16,7 +16,7 @@ from tidegate_compiler.learn.comment import comment
 from tidegate_compiler.learn.demand import demand
 from tidegate_compiler.learn.flows import Slots
 from tidegate_compiler.learn.names import Timeline
-from tidegate_compiler.learn.replay import Candidate, Replayed, replay, select
+from tidegate_compiler.learn.replay import CHANGES_MOST, Candidate, Replayed, replay, select
 from tidegate_compiler.learn.suggest import STRICTNESS, Suggestion, suggest
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import source
@@ -68,14 +68,22 @@ def of_snapshot(snapshot: Snapshot, repository: Repository, title: str) -> Subje
 
 
 def replayed(
-    new: Subject, reader: Reader, at: int | None, old: Subject | None = None, only: Only = EVERYTHING
+    new: Subject,
+    reader: Reader,
+    at: int | None,
+    old: Subject | None = None,
+    only: Only = EVERYTHING,
+    most: int = CHANGES_MOST,
 ) -> tuple[dict[str, Any], Replayed]:
-    """Return the document of a replay, and the replay: by Unix second `at`, or None for each flow's own time."""
+    """Return the document of a replay, and the replay: by Unix second `at`, or None for each flow's own time.
+
+    TooManyFlowsError past `most` changes.
+    """
     against = old.candidate if old else None
     instants = new.candidate.instants | (against.instants if against else frozenset())
     slots = Slots(reader.window, instants if at is None else ())
     groups = select(reader.read(slots), new.candidate.names, only.gateway, only.client)
-    done = replay(groups, new.candidate, at, against)
+    done = replay(groups, new.candidate, at, against, most)
     counted = reader.records
     about = replaydoc.About(
         new.title, new.root, reader.title, at, old.title if old else None, counted.unreadable, counted.gaps

@@ -48,8 +48,10 @@ class Bounds:
     rows: int
 
 
+CHANGES_MOST = 100_000
+"""Of a replay: some 100 MB. One client that scans, under observe, makes a change of each address and port."""
 WHOLE = Bounds(60, 2_000_000)
-"""Of a question that somebody asks. A row is some hundred bytes where it is kept, which is only what changes."""
+"""Of a question that somebody asks; of its rows only what changes is kept."""
 SUGGESTION = Bounds(60, 300_000)
 """Of a suggestion, which keeps every row and then works on all of them."""
 GLANCE = Bounds(1, 20_000)

@@ -53,7 +53,7 @@ def _replayed(visit: Visit, span: str, only: answers.Only) -> dict[str, Any]:
         asking.asking(visit.services, _window(SPANS[span][1], now), asking.WHOLE) as reader,
     ):
         subject = _subject(visit, snapshot)
-        told, _ = answers.replayed(subject, reader(), now, only=only)
+        told, _ = answers.replayed(subject, reader(), now, only=only, most=asking.CHANGES_MOST)
         ready = answers.readied(subject, reader(), now, only)
     return {"told": recorded.replayed(told), "ready": ready["gateways"]}
 
@@ -121,7 +121,7 @@ def _of_change(visit: Visit, base: Snapshot, after: Snapshot, *, is_glance: bool
             )
         assert old is not None
         assert new is not None
-        return answers.replayed(new, reader(), now, old)[0]
+        return answers.replayed(new, reader(), now, old, most=asking.CHANGES_MOST)[0]
 
 
 def _subject(visit: Visit, snapshot: Snapshot) -> answers.Subject:

@@ -223,6 +223,16 @@ def test_a_question_larger_than_its_bounds_is_refused(told: Api, monkeypatch: py
             assert why in answer.json()["detail"]
 
 
+def test_more_changes_than_memory_is_meant_for_are_refused(
+    told: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "CHANGES_MOST", 0)
+    for method, body in (("GET", None), ("POST", EDIT)):
+        answer = told(method, "/replay", body)
+        assert (answer.status_code, answer.json()["type"].rsplit("/")[-1]) == (422, "too-much")
+        assert "more than 0 different flows" in answer.json()["detail"]
+
+
 def test_a_store_that_does_not_answer_is_told_of(told: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise asking.intake.StoreError("no answer")
