@@ -186,14 +186,14 @@ def replay(
     candidate: Candidate,
     at: float | None,
     against: Candidate | None = None,
-    most: int = CHANGES_MOST,
+    most: int | None = None,
 ) -> Replayed:
     """Judge every group at Unix second `at`, or for None at the time when it was recorded.
 
     What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. Memory grows
-    with what changes; TooManyFlowsError past `most` changes.
+    with what changes; TooManyFlowsError past `most` changes, CHANGES_MOST without a word.
     """
-    done = Replayed()
+    done, most = Replayed(), CHANGES_MOST if most is None else most
     for slot, group in groups:
         _count(done, group)
         moment = slot if at is None else at

@@ -16,7 +16,7 @@ from tidegate_compiler.learn.comment import comment
 from tidegate_compiler.learn.demand import demand
 from tidegate_compiler.learn.flows import Slots
 from tidegate_compiler.learn.names import Timeline
-from tidegate_compiler.learn.replay import CHANGES_MOST, Candidate, Replayed, replay, select
+from tidegate_compiler.learn.replay import Candidate, Replayed, replay, select
 from tidegate_compiler.learn.suggest import STRICTNESS, Suggestion, suggest
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import source
@@ -73,7 +73,7 @@ def replayed(
     at: int | None,
     old: Subject | None = None,
     only: Only = EVERYTHING,
-    most: int = CHANGES_MOST,
+    most: int | None = None,
 ) -> tuple[dict[str, Any], Replayed]:
     """Return the document of a replay, and the replay: by Unix second `at`, or None for each flow's own time.
 

@@ -22,7 +22,7 @@ from tidegate_control.ui.visit import Visit
 SPANS = {"1d": ("a day", 1), "7d": ("a week", 7), "30d": ("30 days", 30), "90d": ("90 days", 90)}
 DEFAULT = "7d"
 DAYS_OF_PLAN = 7
-GLANCE_CLIENTS = 2000
+GLANCE_CLIENTS = 5000
 """Of a larger fleet the tables alone take longer than somebody wants to wait who has not asked."""
 LONGEST = 64
 
