@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,24 @@ SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
 _DAY = 86400
 
 
-@contextmanager
-def store(place: Path) -> Iterator[EventStore]:
-    """Open an empty store of events below a directory."""
-    state = place / "events"
-    state.mkdir(mode=0o700)
-    with contextlib.closing(open_store(f"duckdb://{state}/intake.duckdb")) as events:
-        yield events
+class LazyStore:
+    """The intake's real store, opened by the first who asks it something: few tests do."""
+
+    def __init__(self, state: Path) -> None:
+        self._url = f"duckdb://{state}/intake.duckdb"
+
+    @functools.cached_property
+    def _store(self) -> EventStore:
+        return open_store(self._url)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
 
 class Api:
     """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
-    def __init__(self, repository: Path, *, events: EventStore | None = None, **settings: Any) -> None:
+    def __init__(self, repository: Path, **settings: Any) -> None:
         state = repository.parent / "state"
         state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
@@ -47,7 +51,8 @@ class Api:
         access = make_access(self.settings)
         self._tokens = access.tokens
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
-        self.services = Services(self.settings, self.inventory, events, access)
+        self.events: Any = LazyStore(state)
+        self.services = Services(self.settings, self.inventory, self.events, access)
         self.app = make_app(self.services, [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 

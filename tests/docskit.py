@@ -33,10 +33,17 @@ _REMOTE = (
 _SSH = "needs a host to log in to; tests/unit/publish/test_ssh.py publishes to a real sshd"
 _CURL = "needs curl, which nothing here installs; tests/netns/test_metrics.py asks the same without it"
 _NATS = "needs a nats-server: tests/unit/nats/test_page.py follows the page with one"
+_POST = "needs curl and a server; tests/unit/control/intake/test_desk.py posts to one"
 _SERVER = "it stays in the foreground; tests/unit/control/door/test_serve.py starts it"
 NOT_RUN = {
-    "tidegate control serve --settings control.yaml": _SERVER,
+    "tidegate control serve --settings ../control/control.yaml": _SERVER,
     "useradd --system --home-dir /var/lib/tidegate-control tidegate-control": _SYSTEMD,
+    "install -d -m 700 /var/lib/tidegate-control": _SYSTEMD,
+    "cp -r ../control/inventory.git /var/lib/tidegate-control/": _SYSTEMD,
+    "chown -R tidegate-control: /var/lib/tidegate-control": _SYSTEMD,
+    "install -d /etc/tidegate": _SYSTEMD,
+    "echo 'repository: /var/lib/tidegate-control/inventory.git' > /etc/tidegate/control.yaml": _SYSTEMD,
+    "install -m 644 control/tidegate_control/systemd/tidegate-control.service /etc/systemd/system/": _SYSTEMD,
     "systemctl enable --now tidegate-control": _SYSTEMD,
     'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=NATS of example" '
     "-keyout ca.key -out ca.pem": _NATS,
@@ -52,6 +59,8 @@ NOT_RUN = {
     "--name alice-laptop --fleet example --ca ca.pem --cert alice-laptop.client.example.crt "
     "--key alice-laptop.client.example.key": _NATS,
     "tidegate client receive --status": _NATS,
+    'curl --fail-with-body -H "Authorization: Bearer $(cat fra1.token)" -H '
+    "'Content-Type: application/x-ndjson' --data-binary @flows.ndjson http://127.0.0.1:8080/v1/events": _POST,
     "apt install -y git python3-venv wireguard-tools wireguard-go iproute2 nftables": _PACKAGES,
     "python3 -m venv /opt/tidegate": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[client,gateway]'": _PACKAGES,

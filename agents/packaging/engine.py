@@ -17,7 +17,10 @@ class Engine:
     """One podman. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._store = tempfile.TemporaryDirectory(prefix="tidegate-podman-", ignore_cleanup_errors=True)
+        # podman refuses a runroot of more than 50 characters; a session's own TMPDIR may be longer.
+        self._store = tempfile.TemporaryDirectory(
+            prefix="tidegate-podman-", dir="/var/tmp", ignore_cleanup_errors=True
+        )
         place = Path(self._store.name)
         enter = ("unshare", "--mount", "--propagation", "private", "sh", "-c", _UNIFIED, "sh")
         self.prefix = [

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+import logging
 import threading
 from types import TracebackType
 from typing import TypeVar
 
+log = logging.getLogger("tidegate.control")
+AGAIN_SECONDS = 60.0
 _Self = TypeVar("_Self", bound="Chore")
 
 
@@ -21,7 +24,7 @@ class Chore(abc.ABC):
 
     @abc.abstractmethod
     def turn(self) -> float:
-        """Do it once; return the seconds until the next turn. Raises nothing that may pass."""
+        """Do it once; return the seconds until the next turn."""
 
     def __enter__(self: _Self) -> _Self:
         self._thread.start()
@@ -34,5 +37,12 @@ class Chore(abc.ABC):
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._end.wait(self.turn()):
+        while not self._end.wait(self._turn()):
             pass
+
+    def _turn(self) -> float:
+        try:
+            return self.turn()
+        except Exception:  # a mistake in one turn must not be the last of all of them
+            log.exception("%s failed; it is tried again", self.name)
+            return AGAIN_SECONDS

@@ -29,8 +29,9 @@ class RoomError(ValueError):
 def open_inventory(settings: Settings, undo: contextlib.ExitStack) -> Inventory:
     """Open the repository, and follow its remote until `undo`; RoomError.
 
-    That is raised when it is no repository, or when its branch is not there or checked out. A remote that does not
-    answer is no reason not to serve what is here.
+    That is raised when it is no repository, when its branch is not there or checked out, or has no such directory: the
+    first write would begin an inventory under a misspelt name. A remote that does not answer is no reason not to serve
+    what is here.
     """
     try:
         repository = Repository(
@@ -40,9 +41,14 @@ def open_inventory(settings: Settings, undo: contextlib.ExitStack) -> Inventory:
             remote=settings.remote,
             review=settings.write == "review",
         )
-        repository.head()
+        head = repository.head()
     except GitError as error:
         raise RoomError(f"{settings.repository}: {error}") from None
+    if repository.inventory and repository.objects.find(f"{head}:{repository.inventory}") is None:
+        raise RoomError(
+            f"{settings.repository}: there is no {repository.inventory} on {settings.branch}; commit one there "
+            "(tidegate init makes it), or say where it is in the setting inventory"
+        )
     inventory = Inventory(repository)
     if settings.remote is not None:
         undo.enter_context(Following(inventory))

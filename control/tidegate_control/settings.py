@@ -109,7 +109,12 @@ def load(path: Path) -> Settings:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from None
+        mend = (
+            "; write it (docs/control.md), or name another with --settings"
+            if isinstance(error, FileNotFoundError)
+            else ""
+        )
+        raise SettingsError(f"{path}: {error.strerror}{mend}") from None
     if len(data) > MAX_BYTES:
         raise SettingsError(f"{path}: more than {MAX_BYTES} bytes")
     try:

@@ -6,7 +6,7 @@ import importlib
 
 from bench.rows import Options, Row
 
-MODULES = ("bench.control_edit", "bench.control_intake")
+MODULES = ("bench.control_edit", "bench.control_list", "bench.control_intake")
 
 
 def rows(options: Options) -> list[Row]:

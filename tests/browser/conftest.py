@@ -24,7 +24,12 @@ def chromium_path() -> str | None:
 
 def flags() -> list[str]:
     """Return Chromium's flags. As root it has no sandbox of its own; what it loads here is our own server alone."""
-    return ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    return [
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--disable-extensions",
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+    ]
 
 
 @pytest.fixture(scope="session")

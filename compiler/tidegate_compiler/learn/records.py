@@ -26,6 +26,7 @@ GROUPS_MOST = 4_000_000
 
 _REASONS = frozenset(reason.name.lower().replace("_", "-") for reason in Reason)
 _OPENS, _CLOSES, _REFUSED = frozenset({"flow-open", "packet"}), frozenset({"flow-close"}), frozenset({"deny"})
+_NO_FLOW = frozenset({"gap", "host"})
 _KINDS = _OPENS | _CLOSES | _REFUSED | {"flow-update"}
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z")
 _HEX = frozenset("0123456789abcdef")
@@ -40,6 +41,8 @@ class Records:
         self.unreadable = 0
         self.gaps = 0
         """Events that say that others may be missing."""
+        self.others = 0
+        """Events that are of no flow of the window: outside of it, or of the gateway itself."""
 
     def groups(self, lines: Iterable[bytes], slots: Slots) -> Iterator[tuple[int, FlowGroup]]:
         """Return each group with its slot, in the order of their first events; TooManyFlowsError past GROUPS_MOST."""
@@ -53,9 +56,12 @@ class Records:
                 moment, kind = _moment(event["@timestamp"]), event["event.action"]
                 if kind == "gap":
                     self.gaps += slots.of(moment) is not None
+                if kind in _NO_FLOW:
+                    self.others += 1
                     continue
                 slot = slots.of(moment)
                 if slot is None:
+                    self.others += 1
                     continue
                 key = _key(event, slot)
                 size = _count(event["source.bytes"]) + _count(event.get("destination.bytes", 0))

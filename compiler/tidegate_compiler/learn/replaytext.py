@@ -40,6 +40,8 @@ def summary(document: dict[str, Any]) -> str:
     counts = document["counts"]
     against = f" that pass in {document['against']}" if document["against"] else ""
     gained = f" that {document['against']} refuses" if document["against"] else " that were refused"
+    if not counts["flows"]:
+        return "no flow was recorded, so nothing is known; look at --flows, the time, --gateway and --client"
     if not document["changes"]:
         return f"{counted(counts['flows'], 'flow')}, all as before"
     breaks, passes = (

@@ -8,8 +8,10 @@ directories. `git archive` would not do: it follows .gitattributes, so a pull re
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -153,11 +155,21 @@ def _top(entry: Entry, entries: list[Entry], wanted: list[Entry]) -> Iterable[Di
             yield _symlink(name) if entry.mode == _LINK else _unexpected(name, told)
     else:
         hint = did_you_mean(name, KINDS)
-        below = {one.path.removeprefix(f"{name}/") for one in entries if one.path.startswith(f"{name}/")}
+        below = _below(name, entries)
         if OVERLAY_FILE in below and not hint:
             yield _unexpected(name, INVENTORY_INSIDE)
         elif hint or any(_is_yaml_like(one) and "/" not in one and one[0] != "." for one in below):
             yield _unexpected(name, f"no kind is called {show(name)}{hint or '; kinds: ' + ', '.join(KINDS)}")
+
+
+def _below(name: str, entries: Sequence[Entry]) -> set[str]:
+    """Return the paths below a directory, of entries in order of path: there they stand together."""
+    top = f"{name}/"
+    first = bisect_left(entries, top, key=lambda entry: entry.path)
+    inner = itertools.takewhile(
+        lambda entry: entry.path.startswith(top), map(entries.__getitem__, range(first, len(entries)))
+    )
+    return {entry.path.removeprefix(top) for entry in inner}
 
 
 def _file(entry: Entry, wanted: list[Entry]) -> Iterable[Diagnostic]:

@@ -62,7 +62,7 @@ class Sessions:
         self._open = self._read()
 
     def begin(self, token: str) -> str:
-        """Begin a session for a token's ID; returns the session's ID, for the cookie alone. OSError."""
+        """Begin a session for a token's ID; returns the session's ID, for the cookie alone."""
         identifier = secrets.token_urlsafe(32)
         now = int(self._clock())
         with self._mutex:
@@ -74,7 +74,7 @@ class Sessions:
                 del self._open[next(iter(self._open))]
             session = Session(_hash(identifier), token, now, now)
             self._open[session.sha256] = session
-            self._write()
+            self._try_to_write()
         return identifier
 
     def find(self, identifier: str) -> Session | None:
@@ -93,10 +93,10 @@ class Sessions:
         return session
 
     def finish(self, identifier: str) -> None:
-        """End a session; one that is not there has ended already. OSError."""
+        """End a session; one that is not there has ended already."""
         with self._mutex:
             if self._open.pop(_hash(identifier), None) is not None:
-                self._write()
+                self._try_to_write()
 
     def close(self) -> None:
         """Write down when each was last used."""
@@ -119,18 +119,18 @@ class Sessions:
             found = [Session(**one) for one in document["sessions"]]
             if not all(type(one.created) is int and type(one.used) is int for one in found):
                 raise ValueError
+            return {one.sha256: one for one in found}
         except StateError as error:
             log.error("every session has ended: %s", error)
-            return {}
         except (ValueError, TypeError, KeyError, AttributeError):
             log.error("every session has ended: %s: not a list of sessions", self._path)
-            return {}
-        return {one.sha256: one for one in found}
+        return {}
 
     def _try_to_write(self) -> None:
         try:
             self._write()
-        except OSError as error:  # the disk is full: nobody is logged out for it
+        except OSError as error:  # the disk is full: nobody is logged out for it, or kept from logging out
+            self._written = 0.0  # tried again soon, so that what has ended does not come back with a restart
             log.error("%s: %s", self._path, error.strerror)
 
     def _write(self) -> None:

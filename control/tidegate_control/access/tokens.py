@@ -172,7 +172,9 @@ class Tokens:
             found = [one for one in kept if name in (one.name, one.id) and one.state(now) == "live"]
             if not found:
                 ended = " any more" if any(name in (one.name, one.id) for one in kept) else ""
-                raise TokenError(f"there is no live token {name!a}{ended}")
+                raise TokenError(
+                    f"there is no live token {name!a}{ended}; tidegate control token list has them"
+                )
             self._write([replace(one, revoked=int(now)) if one in found else one for one in kept])
         return replace(found[0], revoked=int(now))
 

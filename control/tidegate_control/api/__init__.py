@@ -4,7 +4,7 @@ table        every operation, with its scope       openapi, pages   the same as 
 endpoint     request -> checks -> handler -> answer
 bodies       strict JSON                           parameters, paths, preconditions   the rest of a request
 kinds, shape what objects look like                lists, listing   pages of them
-objects, proposal, plans, questions, learning, bundles, publish (handover), history, meta       the handlers
+objects, proposal, plans, questions, bundles, publish (handover), history, meta       the handlers
 """
 
 from __future__ import annotations

@@ -111,6 +111,16 @@ COMMITS = record(
     items=many(record(**_OF_COMMIT)),
     next={**MAYBE, "description": "What `before` is for the next page; null on the last one."},
 )
+REPLAYED = record(
+    commit=COMMIT_SCHEMA,
+    entries={
+        **record(breaks=COUNT, passes=COUNT),
+        "description": "How many entries there are; the first thousand of each are in the answer.",
+    },
+    replay=ref("Replay"),
+)
+READINESS = record(commit=COMMIT_SCHEMA, readiness=ref("Readiness"))
+SUGGESTED = record(commit=COMMIT_SCHEMA, suggestion=ref("Suggestion"))
 DIFF = record(**_OF_COMMIT, diff=TEXTS)
 CALLER = record(name=TEXT, email=TEXT, scopes=TEXTS)
 STATUS = record(

@@ -33,21 +33,10 @@ _PROBLEMS = {
     412: "The inventory has changed since the revision of If-Match.",
     413: "The body is too large.",
     415: "The body is of another media type.",
-    422: "The body has not this shape, or the inventory would have errors: see `errors` and `diagnostics`. Or more is "
-    "asked than the server answers at once.",
+    422: "The body has not this shape, or the inventory would have errors: see `errors` and `diagnostics`.",
     428: "If-Match is missing.",
-    503: "Not now: try again after `Retry-After`.",
+    503: "Not to be had right now; `Retry-After` says when to ask again.",
 }
-
-
-_FILES = (
-    ("plan", "Plan"),
-    ("access", "Access"),
-    ("replay", "Replay"),
-    ("readiness", "Readiness"),
-    ("suggest", "Suggestion"),
-)
-"""Schema files, and the names of the components that they become."""
 
 
 @functools.cache
@@ -155,6 +144,16 @@ def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: {"schema": ref("Problem")}}}
 
 
+_FILES = {
+    "plan": "Plan",
+    "access": "Access",
+    "replay": "Replay",
+    "readiness": "Readiness",
+    "suggest": "Suggestion",
+}
+"""Schema files that are components, by the name they have here."""
+
+
 def _schemas() -> dict[str, Schema]:
     found: dict[str, Schema] = dict(answers.components())
     for kind in kinds.EVERY:
@@ -163,7 +162,7 @@ def _schemas() -> dict[str, Schema]:
         if kind in kinds.KINDS:
             found[f"New{kind.title}"] = objects.new_schema(kind)
     found["Proposal"] = proposal.schema()
-    for name, title in _FILES:
+    for name, title in _FILES.items():
         found[title] = _bundled(title, for_ecma(validation.schema(name)))
     return found
 

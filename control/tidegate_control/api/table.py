@@ -10,7 +10,6 @@ from tidegate_control.api import (
     bundles,
     history,
     kinds,
-    learning,
     lists,
     meta,
     objects,
@@ -18,6 +17,7 @@ from tidegate_control.api import (
     plans,
     publish,
     questions,
+    traffic,
 )
 from tidegate_control.api.answers import of_object, of_write, ref
 from tidegate_control.api.bodies import MERGE_PATCH
@@ -40,18 +40,18 @@ CASCADE = Parameter(
     {"type": "boolean", "default": False},
 )
 _WRITE = (DRY_RUN, MESSAGE)
-_OBJECTS, _QUESTIONS, _FLOWS, _HOSTS = "Objects", "Questions", "Recorded flows", "Hosts"
-_HISTORY, _SERVER = "History", "Server"
+_OBJECTS, _QUESTIONS, _HOSTS = "Objects", "Questions", "Hosts"
+_TRAFFIC, _HISTORY, _SERVER = "Traffic", "History", "Server"
 
 
 def operations() -> tuple[Operation, ...]:
     """Return all of them."""
     of_kinds = [one for kind in kinds.KINDS for one in _of_kind(kind)]
-    return (*of_kinds, *_overlay(), *_questions(), *_flows(), *_hosts(), *_history(), *_server())
+    return (*of_kinds, *_overlay(), *_questions(), *_traffic(), *_hosts(), *_history(), *_server())
 
 
 def _of_kind(kind: Kind) -> tuple[Operation, ...]:
-    path, one, many = f"/{kind.path}", f"{kind.noun}", kind.path if kind.kind != "test" else "access tests"
+    path, one, many = f"/{kind.path}", _one_of(kind), kind.path if kind.kind != "test" else "access tests"
     title = kind.title
     made = Reply("It is there now.", ref("Written"), 201, headers={"Location": "Where it is."})
     return (
@@ -61,18 +61,22 @@ def _of_kind(kind: Kind) -> tuple[Operation, ...]:
             parameters=lists.parameters(kind), is_conditional=True,
         ),
         Operation(
-            "POST", path, f"create{title}", _OBJECTS, f"Add a {one}", EDITOR,
+            "POST", path, f"create{title}", _OBJECTS, f"Add {one}", EDITOR,
             partial(objects.create, kind), made,
             parameters=_WRITE, body=Body(ref(f"New{title}")), also=(of_write("What it would do."),),
             takes_match=True, problems=(409, 412),
         ),
         *_one(kind, f"{path}/{{name}}"),
         Operation(
-            "DELETE", f"{path}/{{name}}", f"delete{title}", _OBJECTS, f"Remove a {one}", EDITOR,
+            "DELETE", f"{path}/{{name}}", f"delete{title}", _OBJECTS, f"Remove {one}", EDITOR,
             partial(objects.delete, kind), of_write("It is gone, and every mention of it."),
             parameters=(*_WRITE, CASCADE), takes_match=True, problems=(404, 409, 412, 428),
         ),
     )  # fmt: skip
+
+
+def _one_of(kind: Kind) -> str:
+    return f"{'an' if kind.noun[0] in 'aeiou' else 'a'} {kind.noun}"
 
 
 def _overlay() -> tuple[Operation, ...]:
@@ -80,7 +84,7 @@ def _overlay() -> tuple[Operation, ...]:
 
 
 def _one(kind: Kind, path: str) -> tuple[Operation, ...]:
-    title, noun = kind.title, f"{'the' if kind is kinds.THE_OVERLAY else 'a'} {kind.noun}"
+    title, noun = kind.title, "the overlay" if kind is kinds.THE_OVERLAY else _one_of(kind)
     return (
         Operation(
             "GET", path, f"get{title}", _OBJECTS, f"Read {noun}", READER,
@@ -164,34 +168,31 @@ def _questions() -> tuple[Operation, ...]:
     )  # fmt: skip
 
 
-def _flows() -> tuple[Operation, ...]:
-    judged = (*learning.WINDOW, learning.AT, *learning.ONLY)
-    replayed = Reply("What breaks, and what passes.", ref("Replay"))
-    one_by_one = "One such question is answered at a time: 503 with Retry-After while another one is."
+def _traffic() -> tuple[Operation, ...]:
+    given = (*traffic.WINDOW, *traffic.ONLY, traffic.AT)
     return (
         Operation(
-            "GET", "/replay", "replay", _FLOWS, "Recorded flows judged by an inventory", READER,
-            learning.replay, replayed, description=one_by_one,
-            parameters=(learning.COMMIT, learning.AGAINST, *judged), problems=(404, 409, 422, 503),
+            "GET", "/replay", "replay", _TRAFFIC, "Recorded flows judged by the inventory", READER,
+            traffic.replay, Reply("What would break, and what would pass.", answers.REPLAYED),
+            description="What was recorded in observe was let through, so this is what enforce would break.",
+            parameters=(traffic.COMMIT, *given, traffic.AGAINST), problems=(404, 409, 422, 503),
         ),
         Operation(
-            "POST", "/replay", "replayProposal", _FLOWS, "Recorded flows judged by a proposal", READER,
-            learning.replay_proposal, replayed,
-            description=f"A set of edits, or files, as for /plan. Nothing is written. {one_by_one}",
-            parameters=(learning.AGAINST, *judged), body=Body(ref("Proposal")), problems=(404, 409, 503),
+            "POST", "/replay", "replayProposal", _TRAFFIC, "Recorded flows judged by a proposal", READER,
+            traffic.replay_proposal, Reply("What it changes for them.", answers.REPLAYED),
+            description="Compared with the inventory as it is. Nothing is written.",
+            parameters=given, body=Body(ref("Proposal")), problems=(404, 409, 422, 503),
         ),
         Operation(
-            "GET", "/readiness", "readiness", _FLOWS, "Days without an unexplained denial", READER,
-            learning.readiness, Reply("By gateway and policy.", ref("Readiness")),
-            description=f"What speaks for a gateway's switch to enforce, which is made there alone. {one_by_one}",
-            parameters=(learning.COMMIT, *judged), problems=(404, 409, 422, 503),
+            "GET", "/readiness", "readiness", _TRAFFIC, "Days without an unexplained denial", READER,
+            traffic.readiness, Reply("By gateway and policy.", answers.READINESS),
+            description="The switch to enforce is a local act on the gateway; nothing here reaches it.",
+            parameters=(traffic.COMMIT, *given), problems=(404, 409, 422, 503),
         ),
         Operation(
-            "GET", "/suggest", "suggest", _FLOWS, "Policies that admit what was seen", READER,
-            learning.suggest, Reply("The suggestion, with evidence and excess.", ref("Suggestion")),
-            description=f"A suggestion knows what was, not what should be. {one_by_one}",
-            parameters=(learning.COMMIT, *learning.WINDOW, learning.WITH_REFUSED, learning.STRICT),
-            problems=(404, 409, 422, 503),
+            "GET", "/suggest", "suggest", _TRAFFIC, "The fewest policies that admit recorded flows", READER,
+            traffic.suggest, Reply("Policies, with evidence and excess.", answers.SUGGESTED),
+            parameters=(traffic.COMMIT, *traffic.WINDOW, traffic.REFUSED), problems=(404, 409, 422, 503),
         ),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tidegate_control.git.process import GitError, command, environment
+from tidegate_control.git.process import MOST_BYTES, GitError, command, environment
 
 
 class Found(NamedTuple):
@@ -37,13 +37,20 @@ class Objects:
         """Return the ID of what a name stands for, None when there is no such thing."""
         return self._ask("info", name).partition(" ")[0] or None
 
+    def size(self, name: str) -> int:
+        """Return how many bytes an object has, 0 when there is none of that name."""
+        return int(self._ask("info", name).rpartition(" ")[2] or 0)
+
     def get(self, name: str) -> Found | None:
-        """Return an object, None when there is none of that name."""
+        """Return an object, None when there is none of that name. GitError for one that nobody should hold."""
         with self._lock:
             head = self._line("contents", name)
             if not head:
                 return None
             sha, kind, size = head.split(" ")
+            if int(size) > MOST_BYTES:
+                self._end()  # rather than read it to its end
+                raise GitError(f"{kind} {sha[:12]} has more than {MOST_BYTES} bytes")
             data = self._read(int(size) + 1)
         return Found(sha, kind, data[:-1])
 

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from tidegate_control.git.exchange import TooMuch, exchange
+
 SECONDS = 60
+MOST_BYTES = 32 << 20
+"""What a command may print: the list of some 200,000 files has so many."""
 _TOLD = 200
 # Whatever GIT_… the server was started with would point git elsewhere (gitenvironmentvariables in git(1)).
 _KEPT = frozenset(
@@ -64,8 +68,9 @@ def run(
     seconds: float = SECONDS,
     more: Mapping[str, str] | None = None,
     limit: int | None = None,
+    most: int = MOST_BYTES,
 ) -> bytes:
-    """Return what a git command prints, at most `limit` bytes of it. GitError in one line."""
+    """Return what a git command prints, at most `limit` bytes of it. GitError in one line, for more than `most` too."""
     try:
         # A session of its own: a signal to the server's group does not stop git half way through moving a ref, and
         # nothing that git starts (ssh) finds a terminal to ask on.
@@ -79,19 +84,26 @@ def run(
         )
     except OSError as error:
         raise GitError(f"git cannot be run: {error.strerror}") from None
+    is_cut = limit is not None
     with process:
         try:
-            out, err = process.communicate(given, timeout=seconds)
-        except BaseException as error:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what git has started, too
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise GitError(f"git {words[0]} took longer than {seconds:g} s") from None
-            raise
+            out, err = exchange(
+                process, given, seconds=seconds, most=most if limit is None else limit, is_cut=is_cut
+            )
+        except TooMuch:
+            raise GitError(f"git {words[0]} prints more than {most} bytes") from None
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {words[0]} took longer than {seconds:g} s") from None
+        finally:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # what git has started, too
+    if is_cut and process.returncode == -signal.SIGKILL:
+        return out
     if process.returncode:
         lines = tuple(map(printable, (err + out).decode("utf-8", "replace").splitlines()))
         raise GitError(_first(lines) or f"git {words[0]} failed with status {process.returncode}", lines)
-    return out if limit is None else out[:limit]
+    return out
 
 
 def printable(text: str) -> str:

@@ -65,8 +65,8 @@ class Remote:
         """Fetch the remote's ref; return the commit it names, None when the remote has no such ref."""
         try:
             listed = run(self.directory, "ls-remote", "--refs", self.name, ref, seconds=self.seconds)
-            tip = listed.decode("ascii", "replace").partition("\t")[0]
-            if not tip:
+            tip = _of(listed, ref)
+            if tip is None:
                 return None
             run(
                 self.directory,
@@ -83,3 +83,12 @@ class Remote:
         except GitError as error:
             raise GitError(f"the remote cannot be read: {error}") from None
         return tip
+
+
+def _of(listed: bytes, ref: str) -> str | None:
+    """Return what `git ls-remote` says of this very ref: it also lists those whose names end so, as a/refs/heads/main.
+
+    Whoever may push any branch could otherwise say where this one is.
+    """
+    lines = (line.partition("\t") for line in listed.decode("utf-8", "replace").splitlines())
+    return next((commit for commit, _, name in lines if name == ref), None)

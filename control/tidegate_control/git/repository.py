@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +16,15 @@ from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
 from tidegate_control.git.objects import Objects
 from tidegate_control.git.pack import Pack
-from tidegate_control.git.process import GitError, run
+from tidegate_control.git.process import MOST_BYTES, GitError, run
 from tidegate_control.git.remote import SECONDS, BehindError, Remote
 
 COMMITTER = ("tidegate control", "tidegate-control@localhost")
 _REASON = "tidegate control"
 _DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
+INVENTORY_MOST_BYTES = 256 << 20
+"""All files of an inventory together: ten times what a hundred thousand clients take."""
+_LAST_SECOND = 253402300799  # of the year 9999
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
 
@@ -80,7 +83,9 @@ class Repository:
         """Return the ID of the branch's tip."""
         found = self.objects.find(self.ref)
         if found is None:
-            raise GitError(f"there is no branch {self.branch}; push a first commit to it")
+            raise GitError(
+                f"there is no branch {self.branch}; push a first commit to it, or name another in the setting branch"
+            )
         return found
 
     def commit_of(self, name: str) -> str | None:
@@ -96,9 +101,11 @@ class Repository:
         if tree is None or tree.kind != "tree":
             raise GitError(f"the branch has no directory {self.inventory or '/'}; commit an inventory there")
         wanted, problems = revision.judged(tree.sha, self.ask)
+        if sum(entry.size for entry in wanted) > INVENTORY_MOST_BYTES:
+            raise GitError(f"the inventory has more than {INVENTORY_MOST_BYTES} bytes; nobody reads so much")
         known = {blob: like.files[path] for path, blob in like.blobs.items()} if like else {}
         unknown = [entry for entry in wanted if entry.sha not in known]
-        read = revision.contents(unknown, self.ask) if unknown else {}
+        read = revision.contents(unknown, self._ask_much) if unknown else {}
         files = {entry.path: known[entry.sha] if entry.sha in known else read[entry.path] for entry in wanted}
         return Content(files, {entry.path: entry.sha for entry in wanted}, tuple(problems))
 
@@ -162,7 +169,10 @@ class Repository:
         return branch
 
     def follow(self) -> None:
-        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged."""
+        """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged.
+
+        With `review` nothing of the branch goes there: what is only here is what somebody took back.
+        """
         if self.remote is None:
             return
         theirs, ours = self.remote.fetched(self.ref), self.head()
@@ -172,7 +182,7 @@ class Repository:
             return
         if self._has(ours, theirs):
             refs.advance(self.directory, self.objects, self.ref, theirs, ours, _REASON)
-        elif self._has(theirs, ours):
+        elif self._has(theirs, ours) and not self.review:
             with suppress(BehindError):  # it has moved again; whoever comes next follows
                 self.remote.push(ours, self.ref, theirs)
         else:
@@ -220,6 +230,7 @@ class Repository:
             "--no-commit-id",
             "--no-ext-diff",
             "--no-textconv",
+            "--text",  # no attribute hides a change as binary
             "--no-renames",
             "-m",
             "--first-parent",
@@ -233,6 +244,10 @@ class Repository:
     def ask(self, *words: str, given: bytes = b"") -> bytes:
         """Run a git command, as `revision` does; its RevisionError when it fails."""
         return run(self.directory, *words, given=given)
+
+    def _ask_much(self, *words: str, given: bytes = b"") -> bytes:
+        """Run a git command that prints the contents of an inventory, and a line for each file."""
+        return run(self.directory, *words, given=given, most=INVENTORY_MOST_BYTES + MOST_BYTES)
 
     def close(self) -> None:
         """End git's reader."""
@@ -254,7 +269,7 @@ def _directory(path: Path) -> Path:
     inner = path / ".git"
     found = inner if inner.is_dir() else path
     if not (found / "objects").is_dir() or not (found / "HEAD").is_file():
-        raise GitError(f"{path}: no git repository; make one with git init --bare")
+        raise GitError("no git repository; make one with git clone --bare, or git init --bare")
     return found.absolute()
 
 
@@ -266,9 +281,18 @@ def _inside(path: str) -> str:
 
 
 def _logged(text: str) -> Iterator[Logged]:
-    tokens = text.split("\0")
-    starts = [i for i, token in enumerate(tokens) if token.lstrip("\n") == _RECORD]
-    for start, end in pairwise([*starts, len(tokens)]):
-        commit, name, email, when, subject = tokens[start + 1 : start + 6]
-        files = tuple(token.lstrip("\n") for token in tokens[start + 6 : end] if token.lstrip("\n"))
-        yield Logged(commit, name, email, int(when), subject, files)
+    """Yield the commits of a log; what somebody wrote in a field is never taken for the beginning of another commit."""
+    tokens = deque(text.split("\0"))
+    while tokens:
+        if tokens.popleft().lstrip("\n") != _RECORD:
+            continue
+        commit, name, email, when, subject = (tokens.popleft() for _ in range(5))
+        files = []
+        while tokens and tokens[0].lstrip("\n") != _RECORD:
+            files.append(tokens.popleft().lstrip("\n"))
+        yield Logged(commit, name, email, _second(when), subject, tuple(filter(None, files)))
+
+
+def _second(text: str) -> int:
+    """Return a date of git's as Unix seconds that a calendar has; 0 for what is no date, as git has it in `%ad`."""
+    return min(int(text), _LAST_SECOND) if text.isascii() and text.isdecimal() else 0

@@ -11,11 +11,14 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tidegate_control.intake.received import Ring
+from tidegate_control.intake.received import RANGES_MOST, Ring
 from tidegate_control.intake.store import NS, Account, Added, Batch
 
 RINGS_MOST = 4096
 """Rings of one gateway; a reboot makes a few new ones, and they are forgotten with their events."""
+RANGES_OF_GATEWAY, FEW = 50_000, 10
+"""Ranges of all rings of one gateway, from when on each that gets events keeps only FEW: a gateway that leaves gaps on
+purpose must not take the memory of all."""
 Key = tuple[str, str]
 """Gateway and epoch."""
 
@@ -38,6 +41,7 @@ class Books:
         self._lock = threading.Lock()
         self._rings: dict[Key, Ring] = {}
         self._count: collections.Counter[str] = collections.Counter()
+        self._ranges: collections.Counter[str] = collections.Counter()
         self.keep(rings)
 
     def post(self, batches: Sequence[Batch], now_ns: int) -> Posting:
@@ -51,7 +55,8 @@ class Books:
             if ring is None and batch.epoch and self._is_full(batch.gateway, changed):
                 added.append(Added(late=len(batch.numbers)))
                 continue
-            taken = (ring or Ring(*key)).take(batch.numbers)
+            most = RANGES_MOST if self._ranges[batch.gateway] < RANGES_OF_GATEWAY else FEW
+            taken = (ring or Ring(*key)).take(batch.numbers, most)
             changed[key] = replace(
                 taken.ring,
                 dropped=max(taken.ring.dropped, batch.dropped),
@@ -72,7 +77,9 @@ class Books:
         with self._lock:
             for ring in rings:
                 key = ring.gateway, ring.epoch
-                self._count[ring.gateway] += key not in self._rings
+                before = self._rings.get(key)
+                self._count[ring.gateway] += before is None
+                self._ranges[ring.gateway] += len(ring.ranges) - (len(before.ranges) if before else 0)
                 self._rings[key] = ring
 
     def accounts(self) -> list[Account]:
@@ -98,8 +105,10 @@ class Books:
         """Let go of accounts that are kept no longer."""
         with self._lock:
             for key in keys:
-                if self._rings.pop(key, None) is not None:
+                ring = self._rings.pop(key, None)
+                if ring is not None:
                     self._count[key[0]] -= 1
+                    self._ranges[key[0]] -= len(ring.ranges)
 
     def _is_full(self, gateway: str, changed: Iterable[Key]) -> bool:
         new = sum(key[0] == gateway and key not in self._rings for key in changed)

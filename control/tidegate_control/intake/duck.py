@@ -180,6 +180,8 @@ class DuckStore:
         try:
             made = duckdb.connect(str(self._path), config={**_CONFIG, "memory_limit": f"{self._memory}B"})
             self._path.chmod(0o600)
+            for statement in _fenced(self._input):
+                made.execute(statement)
             for statement in _TABLES:
                 made.execute(statement)
             rows = made.execute(f"SELECT gateway, epoch, state FROM {RINGS}").fetchall()
@@ -193,8 +195,19 @@ class DuckStore:
         self._database, self._books = self._open()
 
 
+def _fenced(fd: int) -> tuple[str, ...]:
+    """Return what lets DuckDB open nothing but its own file and the batch in memory, whatever it is asked."""
+    return (
+        f"SET allowed_paths = ['/proc/self/fd/{fd}']",
+        "SET enable_external_access = false",
+        "SET lock_configuration = true",
+    )
+
+
 def _refusal(error: Exception) -> StoreError:
     line = " ".join(str(error).split())[:300]
+    if "Could not set lock on file" in line:
+        line = "another process has this file open, the control server perhaps: end it, or read a copy (with its .wal)"
     kind = StoreError if isinstance(error, duckdb.ProgrammingError | duckdb.DataError) else Unavailable
     return kind(f"events: DuckDB: {line}")
 

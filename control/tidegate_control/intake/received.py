@@ -55,14 +55,18 @@ class Ring:
         """How many events between the first and the last have not come."""
         return self.closed + sum(last - first + 1 for first, last in self.gaps)
 
-    def take(self, numbers: Sequence[int]) -> Taken:
-        """Return the ring after events with these numbers have come, in any order, and which of them are new."""
+    def take(self, numbers: Sequence[int], most: int | None = None) -> Taken:
+        """Return the ring after events with these numbers have come, in any order, and which of them are new.
+
+        At most `most` ranges are kept, RANGES_MOST by default.
+        """
+        most = RANGES_MOST if most is None else most
         if not numbers:
             return Taken(self, (), 0, 0)
         spans = _spans(numbers)
         count = sum(last - first + 1 for first, last in spans)
         if count == len(numbers) and spans[0][0] >= self.floor and not any(map(self._meets, spans)):
-            return Taken(self._with(spans), None, 0, 0)
+            return Taken(self._with(spans, most), None, 0, 0)
         fresh, late, seen = [], 0, set[int]()
         for index, number in enumerate(numbers):
             if number < self.floor:
@@ -71,7 +75,7 @@ class Ring:
                 seen.add(number)
                 fresh.append(index)
         duplicates = len(numbers) - late - len(fresh)
-        ring = self._with(_spans(sorted(seen))) if seen else self
+        ring = self._with(_spans(sorted(seen)), most) if seen else self
         return Taken(replace(ring, duplicates=self.duplicates + duplicates), fresh, duplicates, late)
 
     def _meets(self, span: Range) -> bool:
@@ -81,10 +85,10 @@ class Ring:
             return True
         return at > 0 and self.ranges[at - 1][1] >= span[0]
 
-    def _with(self, spans: Sequence[Range]) -> Ring:
+    def _with(self, spans: Sequence[Range], most: int) -> Ring:
         ranges = _merged(sorted((*self.ranges, *spans)))
         floor, closed = self.floor, self.closed
-        excess = len(ranges) - RANGES_MOST
+        excess = len(ranges) - most
         if excess > 0:
             head = ranges[: excess + 1]
             floor = head[-1][0]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tidegate_compiler.edit.survey import KINDS as FOLDERS
-from tidegate_compiler.files import OVERLAY_FILE
+from tidegate_compiler.files import FILE_MAX_BYTES, OVERLAY_FILE
 from tidegate_compiler.load import load
 from tidegate_control.git.repository import Logged, Repository
 from tidegate_control.inventory.model import OVERLAY
@@ -47,7 +47,10 @@ def _commits(repository: Repository, kind: str, start: str) -> Iterator[Logged]:
 
 def _part(repository: Repository, commit: str, kind: str, file: str, name: str) -> object:
     """Return what stands for an object in a commit's file, None when it is not in it."""
-    blob = repository.objects.get(f"{commit}:{file}")
+    place = f"{commit}:{file}"
+    if repository.objects.size(place) > FILE_MAX_BYTES:  # which no inventory reads either
+        return None
+    blob = repository.objects.get(place)
     if blob is None or blob.kind != "blob":
         return None
     if kind == OVERLAY:

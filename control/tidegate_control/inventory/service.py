@@ -18,8 +18,11 @@ from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.edit.change import Change, diff, new_errors, unknown
 from tidegate_compiler.edit.survey import KINDS as FOLDERS
 from tidegate_compiler.files import OVERLAY_FILE
+from tidegate_compiler.learn.history import of_commit
+from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.plan.plan import Plan
 from tidegate_compiler.plan.plan import plan as make_plan
+from tidegate_compiler.plan.revision import RevisionError
 from tidegate_compiler.report import counts
 from tidegate_control.git.process import GitError
 from tidegate_control.git.repository import Content, Logged, Repository
@@ -32,6 +35,7 @@ from tidegate_control.inventory.message import person
 from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome
 from tidegate_control.inventory.past import commits_of
 from tidegate_control.inventory.revert import reverted
+from tidegate_control.inventory.secrets import hidden_line
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.inventory.turn import Turns
 
@@ -86,11 +90,19 @@ class Inventory:
         with _git():
             return self._history(kind, name, min(max(limit, 1), HISTORY_MAX), before)
 
+    def names(self, commit: str) -> Timeline:
+        """Return who had which key, along the branch, up to a commit; nothing where git cannot tell."""
+        try:
+            return of_commit(str(self._repository.directory), commit, self._repository.inventory)
+        except RevisionError:
+            return Timeline()
+
     def diff(self, commit: str) -> list[str]:
         """Return what a commit changed as lines of a unified diff, every one printable; cut where it is very long."""
         with _git():
             found = self._commit(commit)
-            return [show_path(line) for line in self._repository.diff(found, DIFF_MAX_BYTES).splitlines()]
+            lines = self._repository.diff(found, DIFF_MAX_BYTES).splitlines()
+            return [show_path(hidden_line(line)) for line in lines]
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
@@ -261,7 +273,7 @@ class Inventory:
             made.name_in(after),
             warnings,
             made.losses,
-            tuple(diff(made.change, self._repository.inventory)),
+            tuple(map(hidden_line, diff(made.change, self._repository.inventory))),
         )
 
     def _plan(self, base: Snapshot, after: Snapshot) -> Plan | None:

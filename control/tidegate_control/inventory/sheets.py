@@ -14,6 +14,7 @@ from tidegate_compiler.edit.survey import KINDS as FOLDERS
 from tidegate_compiler.load import Document, QuickDocument
 from tidegate_compiler.yamltree import Node, plain
 from tidegate_control.inventory.model import OVERLAY, Fields, Object
+from tidegate_control.inventory.secrets import hidden
 from tidegate_schema.keys import client_id, parse_public_key
 
 _KIND_OF = {folder: kind for kind, folder in FOLDERS.items()} | {OVERLAY: OVERLAY}
@@ -43,7 +44,7 @@ class Sheet:
         """Return an object; KeyError when there is none of that name."""
         fields, line = self._tests[name] if self.kind == "test" else self._named(name)
         return Object(
-            self.kind, name, fields, self.file, line, _id(fields) if self.kind == "client" else None
+            self.kind, name, hidden(fields), self.file, line, _id(fields) if self.kind == "client" else None
         )
 
     def where(self, name: str) -> Where:

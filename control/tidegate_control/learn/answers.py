@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tidegate_compiler.learn import history, readiness, replaydoc, suggestdoc
+from tidegate_compiler.learn import readiness, replaydoc, suggestdoc
 from tidegate_compiler.learn.comment import comment
 from tidegate_compiler.learn.demand import demand
 from tidegate_compiler.learn.flows import Slots
@@ -20,8 +20,7 @@ from tidegate_compiler.learn.replay import Candidate, Replayed, replay, select
 from tidegate_compiler.learn.suggest import STRICTNESS, Suggestion, suggest
 from tidegate_compiler.pipeline import Compiled
 from tidegate_compiler.plan import source
-from tidegate_compiler.plan.revision import RevisionError
-from tidegate_control.git.repository import Repository
+from tidegate_control.inventory.service import Inventory
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.learn.sources import Reader
 
@@ -34,6 +33,8 @@ class Subject:
     root: str
     compiled: Compiled
     past: Timeline
+    commit: str = ""
+    """That whose names of the past these are, where there is one."""
 
     @cached_property
     def candidate(self) -> Candidate:
@@ -53,18 +54,16 @@ class Only:
 EVERYTHING = Only()
 
 
-def of_snapshot(snapshot: Snapshot, repository: Repository, title: str) -> Subject | None:
-    """Return the control server's inventory of a commit as a subject; None when it has errors.
+def of_snapshot(
+    snapshot: Snapshot, inventory: Inventory, title: str, root: str, commit: str
+) -> Subject | None:
+    """Return the control server's inventory as a subject; None when it has errors.
 
-    Its names are those of the branch up to that commit; where git fails, they are the commit's alone.
+    `commit` is the snapshot's own, or the one that a proposal is made on: names of the past are those up to it.
     """
     if snapshot.compiled is None:
         return None
-    try:
-        past = history.of_commit(str(repository.directory), snapshot.commit, repository.inventory)
-    except RevisionError:
-        past = Timeline()
-    return Subject(title, repository.inventory or ".", snapshot.compiled, past)
+    return Subject(title, root, snapshot.compiled, inventory.names(commit), commit)
 
 
 def replayed(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # which has the turn
 
 DAYS_MOST = 92
 """The longest window, in days: a store is asked about each of them."""
+_END = (1 << 63) // intake.NS
+"""Stores count nanoseconds in 63 bits, until 2262."""
 AGAIN = 5
 """After so many seconds another question may be tried."""
 TITLE = "the intake's store"
@@ -111,9 +113,11 @@ def window(asked: Asked, now: int) -> Window:
     if asked.begin is None and asked.end is not None:
         raise SourceError("say from when, too")
     found = asked.window(now, sources.DEFAULT_LAST)
-    begin, end = found.begin or 0, min(now + 1 if found.end is None else found.end, now + 1)
+    begin, end = found.begin or 0, now + 1 if found.end is None else found.end
     if begin >= end:
         raise SourceError("the window begins in the future")
+    if end >= _END:
+        raise SourceError("the window ends later than any event")
     if end - begin > DAYS_MOST * DAY + 1:
         raise SourceError(f"at most {DAYS_MOST} days at once")
     return Window(begin, end)
@@ -134,7 +138,8 @@ def asking(
 
 def subject(services: Services, snapshot: Snapshot, title: str) -> answers.Subject | None:
     """Return an inventory to judge by, with the names that git knows; None when it has errors."""
-    return answers.of_snapshot(snapshot, services.inventory.repository, title)
+    root = services.settings.inventory or "."
+    return answers.of_snapshot(snapshot, services.inventory, title, root, snapshot.commit)
 
 
 def unasked(snapshot: Snapshot, base: Snapshot, root: str, title: str) -> answers.Subject | None:

@@ -165,7 +165,8 @@ def replay_(
     INV and OLD are inventory directories or git revisions, as for plan. The verdict is the gateway's own. Flows that
     were recorded in observe were all let through, so the answer is what enforce would break.
 
-    Exit status: 0 all as before, 2 something changes (with --readiness: unexplained denials), 1 not to be read.
+    Exit status: 0 all as before, 2 something changes (with --readiness: unexplained denials), 1 not to be read (with
+    --readiness also: nothing was recorded).
     """
     form = chosen_format(form, as_json)
     if readiness and (against or form == "markdown"):
@@ -194,6 +195,10 @@ def replay_(
 
 
 def _tell_readiness(told: dict[str, Any], form: str) -> int:
+    if not told["gateways"]:  # a status of 0 would say that every gateway is ready
+        raise Failure(
+            "no flow was recorded, so nothing is known; look at --flows, the time, --gateway and --client"
+        )
     if form == "json":
         say([reports.to_json(told)])
     else:

@@ -89,6 +89,14 @@ class _Lines(Reader):
             yield from self.records.groups(_bounded(self.stream), slots)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise SourceError(f"{show_path(self.title)}: not a whole gzip file") from None
+        seen = self.records
+        if (
+            seen.unreadable and not seen.events + seen.others
+        ):  # of no flow at all, "all as before" would be said
+            raise SourceError(
+                f"{show_path(self.title)}: none of its {seen.unreadable} lines is an event; flows are NDJSON, as a "
+                "gateway posts it and 'tidegate gateway events --json' prints it"
+            )
 
 
 def _bounded(stream: IO[bytes]) -> Iterator[bytes]:

@@ -268,3 +268,25 @@ def test_the_comment_on_a_change_that_nobody_would_notice(tidegate: Run, tree: P
 
 def test_a_span_is_read() -> None:
     assert [sources.span(text) for text in ("90m", "12h", "7d", "4w")] == [5400, 43200, 604800, 2419200]
+
+
+def test_no_flow_at_all_is_not_told_as_all_well(tidegate: Run, inv: Path, flows: Path) -> None:
+    status, out, _ = tidegate("replay", "--flows", flows, "--gateway", "elsewhere", inv)
+    assert (status, "no flow was recorded, so nothing is known" in out, "all as before" in out) == (
+        0,
+        True,
+        False,
+    )
+    status, out, err = tidegate("replay", "--flows", flows, "--gateway", "elsewhere", "--readiness", inv)
+    assert (status, out) == (1, "")
+    assert "no flow was recorded, so nothing is known" in err
+
+
+def test_a_file_without_a_single_event_is_refused(tidegate: Run, inv: Path, flows: Path) -> None:
+    flows.write_bytes(b"# flows\n\nnone\n")
+    for command in ("replay", "suggest"):
+        status, _, err = tidegate(command, "--flows", flows, inv)
+        assert status == 1
+        assert "none of its 2 lines is an event" in err
+    flows.write_bytes(b"none\n" + LINES[0])  # one event outside of the window is one
+    assert tidegate("replay", "--flows", flows, "--to", "2020-01-01", inv)[0] == 0

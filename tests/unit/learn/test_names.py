@@ -69,6 +69,8 @@ def test_clients_that_swap_names_stay_who_they_are() -> None:
     names = past.end({"alice": B, "bob": A})
     assert (names.current(A), names.current(B)) == (A, B)
     assert (names.at(A, 300), names.called(B)) == ("bob", "alice")
+    past.step(300, {"x.yaml": {"bob": A}})
+    assert past.end({"bob": A}).current(B) is None
 
 
 def test_keys_in_a_circle_end() -> None:

@@ -167,3 +167,10 @@ def test_more_groups_than_memory_holds_are_refused(monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(TooManyFlowsError, match="more than 2 different flows; ask about fewer days"):
             work()
+
+
+def test_what_happened_to_the_gateway_itself_is_an_event_and_no_flow() -> None:
+    host = {name: json.loads(record())[name] for name in ("@timestamp", "observer.name", "event.sequence")}
+    reader = Records()
+    assert not list(reader.groups([json.dumps(host | {"event.action": "host"}).encode()], Slots(Window())))
+    assert (reader.events, reader.unreadable, reader.others) == (0, 0, 1)

@@ -15,9 +15,7 @@ from learnkit import NOON, deny, id_of, record, right
 from tidegate_compiler.learn import suggestdoc
 from tidegate_compiler.learn.flows import Window
 from tidegate_compiler.pipeline import validate_files
-from tidegate_control.git.repository import Repository
 from tidegate_control.intake.store import Batch, EventStore, open_store
-from tidegate_control.inventory.service import Inventory
 from tidegate_control.learn import answers, sources, stores
 from tidegate_schema import jsonfile
 from unit.agents.receivers import PASSWORD, USER, ClickHouse, clickhouse
@@ -93,15 +91,14 @@ def test_a_store_and_a_file_say_the_same(
 
 def test_the_server_s_inventory_is_asked_with_the_names_that_its_repository_knows(tmp_path: Path) -> None:
     files = {name: data.decode() for name, data in inventory(policies=WEB).items()}
-    service = Inventory(Repository(controlkit.bare(tmp_path, files)))
-    repository = Repository(tmp_path / "fleet.git")
+    service = controlkit.service(controlkit.bare(tmp_path, files))
     first = service.head()
     fields = dict(service.snapshot().objects("client")["alice"].fields)
     service.update("client", "alice", fields | {"public_key": key("rotated")}, author=controlkit.ALICE)
     (tmp_path / "state").mkdir(mode=0o700)
     store = fill(f"duckdb://{tmp_path}/state/intake.duckdb", [record(), record(port=22)])
-    new = answers.of_snapshot(service.snapshot(), repository, "main")
-    old = answers.of_snapshot(service.snapshot(first), repository, "before")
+    new = answers.of_snapshot(service.snapshot(), service, "main", "inventory", service.head())
+    old = answers.of_snapshot(service.snapshot(first), service, "before", "inventory", first)
     assert new is not None
     assert old is not None
     with contextlib.closing(store):
@@ -130,6 +127,5 @@ def test_the_server_s_inventory_is_asked_with_the_names_that_its_repository_know
 
 def test_an_inventory_with_errors_is_nobody_s_subject(tmp_path: Path) -> None:
     files = {name: data.decode() for name, data in inventory(policies={"p": policy("client:nobody")}).items()}
-    controlkit.bare(tmp_path, files)
-    repository = Repository(tmp_path / "fleet.git")
-    assert answers.of_snapshot(Inventory(repository).snapshot(), repository, "main") is None
+    service = controlkit.service(controlkit.bare(tmp_path, files))
+    assert answers.of_snapshot(service.snapshot(), service, "main", "inventory", service.head()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import beside, fleet, mesh, rules
+from bench.__main__ import PARTS
 from bench.compiler import policy_sets
 from bench.measure import Cost, medians
 from bench.rows import Row
@@ -58,16 +60,23 @@ def test_a_row_knows_whether_it_meets_its_target() -> None:
     assert rates == [True, False]
 
 
-def test_a_part_without_measurements_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_is_measured_by_a_module(part: str) -> None:
+    spec = importlib.util.find_spec(PARTS[part])
+    assert spec is not None
+    assert spec.origin is not None
+    assert "def rows(options: Options) -> list[Row]:" in Path(spec.origin).read_text()
+
+
+def test_a_part_that_is_none_is_refused() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "learn", "--json", "rows.json"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "RUN_FROM": str(tmp_path)},
+        [sys.executable, "-m", "bench", "nonsense"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
-        check=True,
     )
-    assert done.stdout == "learn: nothing to measure yet\n"
-    assert json.loads((tmp_path / "rows.json").read_text()) == []
+    assert done.returncode == 2
+    assert "no such part: nonsense" in done.stderr
 
 
 def test_a_changed_fleet_differs_in_as_many_objects_as_was_said(tmp_path: Path) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import controlkit
-from apikit import Api, store
+from apikit import Api
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with store(tmp_path) as events:
-        yield Api(controlkit.bare(tmp_path), events=events)
+def api(tmp_path: Path) -> Api:
+    return Api(controlkit.bare(tmp_path))
 
 
 @pytest.fixture(scope="module")
-def reading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    place = tmp_path_factory.mktemp("fleet")
-    with store(place) as events:
-        yield Api(controlkit.bare(place), events=events)
+def reading(tmp_path_factory: pytest.TempPathFactory) -> Api:
+    return Api(controlkit.bare(tmp_path_factory.mktemp("fleet")))

@@ -8,7 +8,6 @@ TIDEGATE_FUZZ=long looks for longer, and at every border of every schema.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -19,7 +18,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import controlkit
-from apikit import BASE, Api, store
+from apikit import BASE, Api
 from tidegate_control.api import openapi
 from tidegate_control.api.table import operations
 
@@ -62,15 +61,14 @@ SETTINGS = hypothesis.settings(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def token(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Serve a repository; return a token that may do everything."""
     place = tmp_path_factory.mktemp("fleet")
     requests = place / "requests"
     requests.mkdir()
-    with store(place) as events:
-        api = Api(controlkit.bare(place), events=events, publish_directory=requests)
-        LATER.app = api.app
-        yield api.token("everything", "editor", "publisher")
+    api = Api(controlkit.bare(place), publish_directory=requests)
+    LATER.app = api.app
+    return api.token("everything", "editor", "publisher")
 
 
 def call(case: schemathesis.Case, token: str) -> None:

@@ -69,7 +69,7 @@ def test_a_revoked_token_is_told_and_ends(tidegate: Call, path: Path) -> None:
     assert Tokens(path.parent / "state").find(text) is None
     assert token(tidegate, path, "revoke", "alice") == (
         *(1, ""),
-        "tidegate: there is no live token 'alice' any more\n",
+        "tidegate: there is no live token 'alice' any more; tidegate control token list has them\n",
     )
 
 

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from tidegate_control import settings
 from tidegate_control.access.tokens import Tokens
+from tidegate_control.serve import bound
 from tidegate_control.tls import Tls, TlsError
 from unit.agents.receivers import Authority, Papers
 from unit.control.door.test_cli import repository
@@ -236,6 +238,11 @@ def test_a_repository_that_is_none_is_told_in_one_line(path: Path, tidegate: Cal
         assert str(tmp_path / repository_) in refused(tidegate, path)
 
 
+def test_a_directory_that_the_branch_has_not_is_told_in_one_line(path: Path, tidegate: Call) -> None:
+    path.write_text(path.read_text() + "\ninventory: inventroy\n")
+    assert "there is no inventroy on main; commit one there" in refused(tidegate, path)
+
+
 def test_two_servers_do_not_share_a_state_and_an_open_one_is_warned_of(path: Path, tidegate: Call) -> None:
     path.write_text(
         path.read_text().replace("127.0.0.1:0", "0.0.0.0:0\nplain_http: allow\nhosts: [localhost]")
@@ -249,3 +256,11 @@ def test_a_state_of_another_s_is_told_in_one_line(path: Path, tidegate: Call, tm
     (tmp_path / "state").mkdir(mode=0o777)
     (tmp_path / "state").chmod(0o777)
     assert "chmod 700" in refused(tidegate, path)
+
+
+def test_a_connection_sends_at_once_what_it_is_given(path: Path) -> None:
+    """Asyncio does so where it knows the protocol, and the one that listens says it for all that it accepts."""
+    with bound(settings.load(path)) as listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
 import pytest
 
+from tidegate_control.access import privatefiles
 from tidegate_control.access import sessions as module
 from tidegate_control.access.sessions import PER_TOKEN, Sessions, csrf_of
 from unit.control.door.doorkit import Clock
@@ -104,7 +106,11 @@ def test_one_token_has_so_many_sessions_and_the_server_so_many(
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"format":1,"sessions":[{"a":1}]}', '{"format":1,"sessions":7}', "x"]
+    "content",
+    [
+        *("", "[]", "{}", "x", '{"format":1,"sessions":[{"a":1}]}', '{"format":1,"sessions":7}'),
+        '{"format":1,"sessions":[{"sha256":[],"token":"t","created":1,"used":1}]}',
+    ],
 )
 def test_a_damaged_file_ends_every_session(tmp_path: Path, clock: Clock, content: str) -> None:
     identifier = opened(tmp_path, clock).begin("t")
@@ -112,6 +118,26 @@ def test_a_damaged_file_ends_every_session(tmp_path: Path, clock: Clock, content
     again = opened(tmp_path, clock)
     assert again.find(identifier) is None
     assert again.find(again.begin("t")) is not None
+
+
+def test_a_full_disk_keeps_nobody_from_logging_in_or_out(
+    sessions: Sessions, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, kept = sessions.begin("t"), sessions.begin("t")
+
+    def full(_path: Path, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(privatefiles, "write_private", full)
+        sessions.finish(gone)
+        assert sessions.find(gone) is None
+        assert sessions.find(sessions.begin("t")) is not None
+    clock.now += 1
+    assert sessions.find(kept) is not None  # with room again, the next use writes at once
+    after = opened(tmp_path, clock)
+    assert after.find(gone) is None
+    assert after.find(kept) is not None
 
 
 def test_the_token_of_forms_is_each_session_s_own() -> None:

@@ -101,7 +101,7 @@ def test_a_second_server_is_refused(store: DuckStore, path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", asked, str(path)], capture_output=True, text=True, check=False
     )
-    assert "Could not set lock" in done.stderr
+    assert "another process has this file open" in done.stderr
 
 
 def test_what_has_expired_is_not_in_the_file(store: DuckStore, path: Path) -> None:
@@ -114,3 +114,23 @@ def test_what_has_expired_is_not_in_the_file(store: DuckStore, path: Path) -> No
     assert store.expire(1 << 40) == 30_000
     assert path.stat().st_size < few + (many - few) / 2
     assert not path.with_suffix(".duckdb.wal").exists() or not path.with_suffix(".duckdb.wal").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param("SELECT * FROM read_text('/etc/passwd')", id="read"),
+        pytest.param("SELECT * FROM read_csv('/etc/passwd')", id="read-csv"),
+        pytest.param("COPY (SELECT 1) TO '{0}/copy.csv'", id="write"),
+        pytest.param("ATTACH '{0}/other.duckdb'", id="attach"),
+        pytest.param("SET enable_external_access = true", id="unlock"),
+        pytest.param("INSTALL httpfs", id="install"),
+    ],
+)
+def test_whatever_duckdb_is_asked_it_opens_no_other_file(
+    store: DuckStore, tmp_path: Path, statement: str
+) -> None:
+    with pytest.raises(StoreError):
+        list(store._ask(statement.format(tmp_path)))
+    assert not {"copy.csv", "other.duckdb"} & {path.name for path in tmp_path.iterdir()}
+    assert store.add(batches([record(0)])) == [Added(1, 0)]

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate_control.intake import received
+from tidegate_control.intake import books, received
+from tidegate_control.intake.books import Books
 from tidegate_control.intake.received import Ring
+from tidegate_control.intake.store import Batch
 
 some = st.lists(st.integers(0, 60), max_size=30) | st.builds(
     lambda first, count: list(range(first, first + count)), st.integers(0, 60), st.integers(0, 20)
@@ -59,3 +61,24 @@ def test_a_gateway_that_leaves_out_every_other_number_costs_a_bounded_account() 
         ring = ring.take(range(first, first + 8000, 2)).ring
     assert len(ring.ranges) == received.RANGES_MOST
     assert (ring.received, ring.missing) == (20_000, 19_999)
+
+
+def test_a_gateway_that_leaves_gaps_on_purpose_takes_no_more_than_its_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(books, "RANGES_OF_GATEWAY", 1000)
+    kept = Books(())
+
+    def send(gateway: str, epoch: int) -> Ring:
+        posting = kept.post([Batch(gateway, f"{epoch:016x}", range(0, 1000, 2), b"")], 1)
+        assert posting.added[0].new == 500
+        kept.keep(posting.rings.values())
+        return posting.rings[gateway, f"{epoch:016x}"]
+
+    sizes = [len(send("bad", epoch).ranges) for epoch in range(20)]
+    assert sizes == [500, 500, *[books.FEW] * 18]
+    assert len(send("fra1", 0).ranges) == 500  # another one is not held up by it
+    account = kept.accounts()[0]
+    assert (account.gateway, account.received, account.missing) == ("bad", 20 * 500, 20 * 499)
+    kept.forget([("bad", f"{epoch:016x}") for epoch in range(20)])
+    assert len(send("bad", 0).ranges) == 500

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from controlkit import ALICE, KEYS, bare, example, git, service
+from tidegate_compiler.times import format_instant
 from tidegate_control.git.process import GitError
 from tidegate_control.git.repository import Repository
+from tidegate_control.inventory import past
 from tidegate_control.inventory.errors import Invalid, InventoryError, Refused, Unavailable
 from tidegate_control.inventory.model import Author
-from tidegate_control.inventory.service import Inventory
+from tidegate_control.inventory.secrets import HIDDEN
+from tidegate_control.inventory.service import DIFF_MAX_BYTES, Inventory
 
 CLIENT: dict[str, Any] = {"public_key": KEYS[0], "addresses": ["10.64.0.99/32"], "gateways": ["fra1"]}
 DEEP: list[Any] = []
@@ -195,7 +198,7 @@ def test_a_broken_inventory_may_be_mended_but_not_guessed_at(tmp_path: Path) -> 
 
 
 def test_repositories_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(GitError, match="no git repository"):
+    with pytest.raises(GitError, match=r"^no git repository"):
         Repository(tmp_path)
     repository = bare(tmp_path)
     with pytest.raises(GitError, match="checked out"):
@@ -215,3 +218,101 @@ def test_repositories_that_are_none(tmp_path: Path) -> None:
         Inventory(Repository(repository, branch="nope")).head()
     with pytest.raises(Unavailable, match="no directory nope"):
         Inventory(Repository(tmp_path / "seed", inventory="nope")).snapshot()
+
+
+@pytest.mark.parametrize(
+    ("author", "subject"),
+    [
+        pytest.param("E <e@example.net> 1 +0000", "//", id="subject"),
+        pytest.param("// <//> 1 +0000", "x", id="author"),
+        pytest.param("E <e@example.net> x +0000", "x", id="no-date"),
+        pytest.param("E <e@example.net> -5 +0000", "x", id="before-1970"),
+        pytest.param("E <e@example.net> 253402300800 +0000", "x", id="year-10000"),
+        pytest.param("E <e@example.net> 99999999999999999999 +0000", "x", id="past-64-bits"),
+    ],
+)
+def test_a_commit_that_imitates_the_log_is_one_entry(
+    inventory: Inventory, repository: Path, author: str, subject: str
+) -> None:
+    before = inventory.history()
+    blob = git(repository, "hash-object", "-w", "--stdin", given="# x\n")
+    listed = git(repository, "ls-tree", "main:inventory")
+    inner = git(repository, "mktree", given=f"{listed}\n100644 blob {blob}\tREADME\n")
+    tree = git(repository, "mktree", given=f"040000 tree {inner}\tinventory\n")
+    text = (
+        f"tree {tree}\nparent {inventory.head()}\nauthor {author}\ncommitter C <c@x> 1 +0000\n\n{subject}\n"
+    )
+    made = git(repository, "hash-object", "-t", "commit", "-w", "--literally", "--stdin", given=text)
+    git(repository, "update-ref", "refs/heads/main", made)
+    found = inventory.history()
+    assert [one.commit for one in found] == [made, *(one.commit for one in before)]
+    assert (found[0].subject, found[0].files[0]) == (subject, "README")
+    assert inventory.entry(made).commit == made
+    format_instant(found[0].when)
+
+
+def _commit(repository: Path, folder: str) -> None:
+    tree = git(repository, "mktree", given=f"040000 tree {folder}\tinventory\n")
+    commit = git(repository, "commit-tree", "-p", "main", "-m", "bomb", tree)
+    git(repository, "update-ref", "refs/heads/main", commit)
+
+
+def _tree(repository: Path, *entries: str) -> str:
+    return git(repository, "mktree", given="".join(f"{entry}\n" for entry in entries))
+
+
+def test_a_tree_that_lists_itself_without_end_is_given_up(inventory: Inventory, repository: Path) -> None:
+    inner = _tree(repository, f"100644 blob {git(repository, 'hash-object', '-w', '--stdin', given='x')}\tx")
+    for _ in range(12):  # 10^12 files in a kilobyte
+        inner = _tree(repository, *(f"040000 tree {inner}\t{name}" for name in range(10)))
+    _commit(repository, inner)
+    with pytest.raises(Unavailable, match="ls-tree prints more than"):
+        inventory.snapshot()
+
+
+def test_a_file_that_stands_in_a_thousand_places_is_not_read(inventory: Inventory, repository: Path) -> None:
+    blob = git(repository, "hash-object", "-w", "--stdin", given="#" * (1 << 20))
+    files = _tree(repository, *(f"100644 blob {blob}\tf{number}.yaml" for number in range(300)))
+    _commit(repository, _tree(repository, f"040000 tree {files}\tclients"))
+    with pytest.raises(Unavailable, match="the inventory has more than"):
+        inventory.snapshot()
+
+
+def test_a_large_file_of_the_past_is_not_read(
+    inventory: Inventory, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past, "FILE_MAX_BYTES", 10)
+    assert inventory.history(kind="gateway", name="fra1") == []
+
+
+def test_a_difference_is_cut_and_git_ended(inventory: Inventory, repository: Path) -> None:
+    blob = git(repository, "hash-object", "-w", "--stdin", given="x\n" * (1 << 20))
+    _commit(repository, _tree(repository, f"100644 blob {blob}\tx.txt"))
+    found = inventory.diff(inventory.head())
+    assert sum(len(line) + 1 for line in found) <= DIFF_MAX_BYTES + 1
+
+
+def test_a_private_key_that_somebody_committed_is_shown_to_nobody(tmp_path: Path) -> None:
+    for style in (
+        "h:\n  public_key: {0}\n  private_key: {1}\n",
+        'h: {{public_key: {0}, "PrivateKey": "{1}"}}\n',
+    ):
+        place = tmp_path / style[3]
+        place.mkdir()
+        inventory = service(bare(place, {**example(), "clients/h.yaml": style.format(*KEYS)}))
+        found = inventory.snapshot().objects("client")["h"]
+        secret = next(name for name in found.fields if name.lower().startswith("private"))
+        assert found.fields == {"public_key": KEYS[0], secret: HIDDEN}
+        told = inventory.diff(inventory.head())
+        assert any(HIDDEN in line for line in told)
+        assert KEYS[1] not in "".join(told)
+        outcome = inventory.delete("client", "h", author=ALICE, dry_run=True)
+        assert any(HIDDEN in line for line in outcome.diff)
+        assert KEYS[1] not in "".join(outcome.diff)
+
+
+def test_no_attribute_hides_a_change(inventory: Inventory, repository: Path) -> None:
+    place = repository / "info" / "attributes"
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("* -diff\n")
+    assert any(line.startswith("+fra1:") for line in inventory.diff(inventory.head()))

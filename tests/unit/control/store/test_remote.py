@@ -155,3 +155,32 @@ def test_a_branch_for_each_change(local: Path, remote: Path, at: str, tmp_path: 
     assert git(where, "rev-parse", "main") == head == git(where, "rev-parse", f"{outcome.commit}^")
     assert "lab" in outcome.snapshot.objects("resource")
     assert "lab" not in inventory.snapshot().objects("resource")
+
+
+@pytest.mark.parametrize("before", ["a", "z"])
+def test_a_branch_whose_name_ends_like_ours_is_not_ours(local: Path, remote: Path, before: str) -> None:
+    inventory = _service(local, remote, review=True)
+    head = inventory.head()
+    proposed = inventory.create("resource", "lab", LAB, author=ALICE, file="resources/lab.yaml").commit
+    # An editor who may push branches, but not to main; the server has the commit already.
+    git(remote, "update-ref", f"refs/heads/{before}/refs/heads/main", str(proposed))
+    inventory.refresh()
+    assert inventory.head() == head
+    git(remote, "update-ref", "-d", "refs/heads/main")
+    with pytest.raises(Unavailable, match="no branch main"):
+        inventory.refresh()
+    assert inventory.head() == head
+
+
+def test_with_review_what_was_taken_back_there_is_not_pushed_again(
+    local: Path, remote: Path, tmp_path: Path
+) -> None:
+    inventory = _service(local, remote, review=True)
+    before = inventory.head()
+    bad = _push(tmp_path, remote, "bad")
+    inventory.refresh()
+    assert inventory.head() == bad
+    git(remote, "update-ref", "refs/heads/main", before)
+    with pytest.raises(Unavailable, match="have diverged"):
+        inventory.refresh()
+    assert git(remote, "rev-parse", "main") == before
