@@ -52,7 +52,8 @@ class Api:
         self._tokens = access.tokens
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
         self.events: Any = LazyStore(state)
-        self.app = make_app(Services(self.settings, self.inventory, self.events, access), [api.routes])
+        self.services = Services(self.settings, self.inventory, self.events, access)
+        self.app = make_app(self.services, [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def token(self, name: str, *scopes: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -22,6 +22,7 @@ from tidegate_control.access.sessions import Sessions
 from tidegate_control.access.tokens import Tokens
 from tidegate_control.intake.store import EventStore
 from tidegate_control.inventory.service import Inventory
+from tidegate_control.learn.asking import Turn
 from tidegate_control.settings import Settings
 
 
@@ -33,6 +34,7 @@ class Services:
     inventory: Inventory
     events: EventStore
     access: Access
+    learning: Turn = field(default_factory=Turn)
 
 
 Room = Callable[[Services], Sequence[BaseRoute]]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -14,7 +16,7 @@ from playwright.sync_api import Page as Tab  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from browser.conftest import chromium_path, flags  # noqa: E402
-from browser.site import Site, flows, serve  # noqa: E402
+from browser.site import Site, flows, observed, serve  # noqa: E402
 
 OUT = ROOT / "docs/images"
 PLAN = "button[value=plan]"
@@ -56,13 +58,16 @@ PICTURES = (
     ("commit", commit, "light", 1120, 760),
 )
 
+OBSERVED = (("replay", "/replay?span=7d", "light", 1120, 760),)
+"""Of a gateway that observes."""
 
-def shoot(site: Site) -> None:
-    """Make every picture."""
+
+def shoot(site: Site, pictures: Iterable[tuple[str, str | Callable[[Tab], None], Any, int, int]]) -> None:
+    """Make pictures."""
     OUT.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=flags())
-        for name, what, scheme, width, height in PICTURES:
+        for name, what, scheme, width, height in pictures:
             context = browser.new_context(
                 base_url=site.url, color_scheme=scheme, viewport={"width": width, "height": height}
             )
@@ -78,6 +83,9 @@ def shoot(site: Site) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place, serve(Path(place) / "site") as site:
         site.tell("fra1", flows(site, int(time.time())))
-        shoot(site)
+        shoot(site, PICTURES)
+        with serve(Path(place) / "watched") as watched:
+            watched.tell("fra1", observed(watched, int(time.time())))
+            shoot(watched, OBSERVED)
     for path in sorted(OUT.glob("*.png")):
         sys.stdout.write(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes\n")

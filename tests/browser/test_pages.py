@@ -71,7 +71,16 @@ def test_every_page_is_sound_in_light_on_a_desk_and_in_dark_on_a_phone(
 ) -> None:
     tab = open_tab(site, scheme=scheme, width=1280 if scheme == "light" else 390)
     more = (
-        [] if forms else ["/access?view=picture", "/flows?verdict=deny", "/clients/nobody", "/flows?port=x"]
+        []
+        if forms
+        else [
+            "/access?view=picture",
+            "/flows?verdict=deny",
+            "/clients/nobody",
+            "/flows?port=x",
+            "/replay?span=7d",
+            "/suggest?span=7d",
+        ]
     )
     found = []
     for path in [*paths(site, forms=forms), *more]:

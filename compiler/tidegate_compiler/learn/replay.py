@@ -186,13 +186,14 @@ def replay(
     candidate: Candidate,
     at: float | None,
     against: Candidate | None = None,
+    most: int | None = None,
 ) -> Replayed:
     """Judge every group at Unix second `at`, or for None at the time when it was recorded.
 
     What was is the recorded verdict, or with `against` the verdict of another inventory on the same flow. Memory grows
-    with what changes; TooManyFlowsError past CHANGES_MOST.
+    with what changes; TooManyFlowsError past `most` changes, CHANGES_MOST without a word.
     """
-    done = Replayed()
+    done, most = Replayed(), CHANGES_MOST if most is None else most
     for slot, group in groups:
         _count(done, group)
         moment = slot if at is None else at
@@ -211,8 +212,8 @@ def replay(
         key = Key(now.allow, current, group.destination, group.protocol, group.port, now.reason, now.policy)
         evidence = done.changes.get(key)
         if evidence is None:
-            if len(done.changes) >= CHANGES_MOST:
-                raise TooManyFlowsError(CHANGES_MOST)
+            if len(done.changes) >= most:
+                raise TooManyFlowsError(most)
             evidence = done.changes[key] = Evidence()
         evidence.add(slot, group)
         then = candidate.names.at(group.client_id, group.last) or group.client_id

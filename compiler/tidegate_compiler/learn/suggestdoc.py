@@ -214,10 +214,11 @@ def _policies_text(told: Mapping[str, Any], policies: list[dict[str, Any]]) -> s
     if not policies:
         return ""
     head = f"# From {counted(told['counts']['flows'], 'recorded flow')}, as of {told['at']}: review before you merge.\n"
-    return head + "".join(_policy_text(one) for one in policies)
+    return head + "".join(policy_text(one) for one in policies)
 
 
-def _policy_text(one: Mapping[str, Any]) -> str:
+def policy_text(one: Mapping[str, Any]) -> str:
+    """Return a policy of the document as YAML, with its evidence and excess as comments."""
     said = [f"{one['name']}:", f"  # {evidence(one)}"]
     if one["excess"]["pairs"]:
         said.append(f"  # beyond what was seen: {excess(one)}")
@@ -228,10 +229,12 @@ def _policy_text(one: Mapping[str, Any]) -> str:
 
 
 def _groups_text(told: Mapping[str, Any]) -> str:
-    return "".join(
-        f"{group['name']}:\n  members:\n" + "".join(f"    - {name}\n" for name in group["members"])
-        for group in told["groups"]
-    )
+    return "".join(map(group_text, told["groups"]))
+
+
+def group_text(group: Mapping[str, Any]) -> str:
+    """Return a group of the document as YAML."""
+    return f"{group['name']}:\n  members:\n" + "".join(f"    - {name}\n" for name in group["members"])
 
 
 def _list(words: list[str]) -> str:

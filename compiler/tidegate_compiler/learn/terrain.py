@@ -149,12 +149,11 @@ def _with_ranges(found: Terrain) -> Terrain:
                 continue
             if int(port) >= _EPHEMERAL:
                 seen.setdefault((target, name), set()).add(int(port))
-    ranges = {
-        (target, f"{name}/{port}"): f"{name}/{min(ports)}-{max(ports)}"
-        for (target, name), ports in seen.items()
-        if len(ports) >= RANGE_FROM
-        for port in ports
-    }
+    ranges: dict[tuple[int, str], str] = {}
+    for (target, name), ports in seen.items():
+        if len(ports) >= RANGE_FROM:
+            whole = f"{name}/{min(ports)}-{max(ports)}"  # once: somebody who scans has tens of thousands
+            ranges.update(((target, f"{name}/{port}"), whole) for port in ports)
     if ranges:
         for service, homes in found.homes.items():
             found.homes[service] = tuple(

@@ -175,7 +175,7 @@ def _traffic() -> tuple[Operation, ...]:
             "GET", "/replay", "replay", _TRAFFIC, "Recorded flows judged by the inventory", READER,
             traffic.replay, Reply("What would break, and what would pass.", answers.REPLAYED),
             description="What was recorded in observe was let through, so this is what enforce would break.",
-            parameters=(*given, traffic.AGAINST), problems=(404, 409, 422, 503),
+            parameters=(traffic.COMMIT, *given, traffic.AGAINST), problems=(404, 409, 422, 503),
         ),
         Operation(
             "POST", "/replay", "replayProposal", _TRAFFIC, "Recorded flows judged by a proposal", READER,
@@ -187,12 +187,12 @@ def _traffic() -> tuple[Operation, ...]:
             "GET", "/readiness", "readiness", _TRAFFIC, "Days without an unexplained denial", READER,
             traffic.readiness, Reply("By gateway and policy.", answers.READINESS),
             description="The switch to enforce is a local act on the gateway; nothing here reaches it.",
-            parameters=given, problems=(409, 422, 503),
+            parameters=(traffic.COMMIT, *given), problems=(404, 409, 422, 503),
         ),
         Operation(
             "GET", "/suggest", "suggest", _TRAFFIC, "The fewest policies that admit recorded flows", READER,
             traffic.suggest, Reply("Policies, with evidence and excess.", answers.SUGGESTED),
-            parameters=(*traffic.WINDOW, traffic.REFUSED), problems=(409, 422, 503),
+            parameters=(traffic.COMMIT, *traffic.WINDOW, traffic.REFUSED), problems=(404, 409, 422, 503),
         ),
     )  # fmt: skip
 

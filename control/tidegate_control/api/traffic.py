@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from tidegate_control.api.operation import Answer, Call, Parameter
 from tidegate_control.api.plans import COMMIT_SCHEMA
 from tidegate_control.api.questions import root, wrong
 from tidegate_control.inventory.snapshot import Snapshot
-from tidegate_control.learn import answers, sources, stores
+from tidegate_control.learn import answers, asking, sources
 from tidegate_control.problems import Problem, named
 
 ENTRIES_MOST = 1000
 """Entries of each kind that an answer holds; the totals are those of all."""
-TITLE = "the intake"
 _SHOWN = 12
 _TIME = {"type": "string", "maxLength": 20, "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:]{5,8}Z)?$"}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 63}
@@ -45,6 +43,7 @@ ONLY = (
     Parameter("gateway", "Only what this gateway recorded.", _NAME),
     Parameter("client", "Only this client, by its name of now or then, or by its ID.", _NAME),
 )
+COMMIT = Parameter("commit", "The commit that is asked about; without it, the branch's tip.", COMMIT_SCHEMA)
 AGAINST = Parameter(
     "against", "Compare with what this commit says of the flows, not with what was recorded.", COMMIT_SCHEMA
 )
@@ -53,13 +52,11 @@ REFUSED = Parameter(
     "Also ask for what was refused when it was recorded.",
     {"type": "boolean", "default": False},
 )
-_TURNS = threading.BoundedSemaphore(2)
-"""Reading millions of flows takes a core for a while: so many requests at once, and no more, may do it."""
 
 
 def replay(call: Call) -> Answer:
     """Answer with what the inventory would break, and what it would let pass."""
-    tip = call.services.inventory.snapshot()
+    tip = call.services.inventory.snapshot(call.query.get("commit"))
     against = call.query.get("against")
     before = None if against is None else call.services.inventory.snapshot(against)
     return _replayed(call, _subject(call, tip, tip.commit), before)
@@ -74,7 +71,7 @@ def replay_proposal(call: Call) -> Answer:
 
 def readiness(call: Call) -> Answer:
     """Answer with the days without an unexplained denial, by gateway and policy."""
-    tip = call.services.inventory.snapshot()
+    tip = call.services.inventory.snapshot(call.query.get("commit"))
     with _reading(call) as (reader, now):
         told = answers.readied(_subject(call, tip, tip.commit), reader, _at(call, now), _only(call))
     return Answer({"commit": tip.commit, "readiness": told})
@@ -82,8 +79,8 @@ def readiness(call: Call) -> Answer:
 
 def suggest(call: Call) -> Answer:
     """Answer with the fewest policies that admit the flows."""
-    tip = call.services.inventory.snapshot()
-    with _reading(call) as (reader, now):
+    tip = call.services.inventory.snapshot(call.query.get("commit"))
+    with _reading(call, asking.SUGGESTION) as (reader, now):
         subject = _subject(call, tip, tip.commit)
         told, _ = answers.suggested(subject, reader, now, with_refused=bool(call.query.get("with_refused")))
     return Answer({"commit": tip.commit, "suggestion": told})
@@ -92,7 +89,7 @@ def suggest(call: Call) -> Answer:
 def _replayed(call: Call, new: answers.Subject, before: Snapshot | None) -> Answer:
     with _reading(call) as (reader, now):
         old = None if before is None else _subject(call, before, before.commit)
-        told, _ = answers.replayed(new, reader, _at(call, now), old, _only(call))
+        told, _ = answers.replayed(new, reader, _at(call, now), old, _only(call), asking.CHANGES_MOST)
     entries = {kind: len(told[kind]) for kind in ("breaks", "passes")}
     cut = {kind: told[kind][:ENTRIES_MOST] for kind in entries}
     return Answer({"commit": new.commit, "entries": entries, "replay": told | cut})
@@ -127,8 +124,8 @@ def _instant(name: str, text: str) -> int:
 
 
 @contextmanager
-def _reading(call: Call) -> Iterator[tuple[sources.Reader, int]]:
-    """Let the intake's flows be read, when it is this request's turn. Problem 400, 422, 503."""
+def _reading(call: Call, bounds: asking.Bounds | None = None) -> Iterator[tuple[sources.Reader, int]]:
+    """Let the intake's flows be read within bounds, when it is this request's turn. Problem 400, 422, 503."""
     now = int(time.time())
     begin, end = (
         None if name not in call.query else _instant(name, call.query[name]) for name in ("from", "to")
@@ -136,17 +133,16 @@ def _reading(call: Call) -> Iterator[tuple[sources.Reader, int]]:
     last = call.query.get("last")
     try:
         asked = sources.Asked(begin, end, None if last is None else sources.span(last))
-        window = asked.window(now, sources.DEFAULT_LAST)
+        window = asking.window(asked, now)
     except (ValueError, sources.SourceError) as error:
         raise named(400, "bad-parameter", "Bad parameter", str(error)) from None
-    if not _TURNS.acquire(blocking=False):
-        busy = "others are reading flows right now; ask again in a moment"
-        raise Problem(503, "Busy", busy, headers={"Retry-After": "5"})
+    again = {"Retry-After": str(asking.AGAIN)}
     try:
-        yield stores.of(call.services.events, TITLE, window, now), now
-    except sources.SourceError as error:
-        raise Problem(503, "The events are not to be had", str(error), headers={"Retry-After": "5"}) from None
-    except TooManyFlowsError as error:
+        with asking.asking(call.services, window, bounds or asking.WHOLE) as reader:
+            yield reader(), now
+    except asking.BusyError as error:
+        raise Problem(503, "Busy", str(error), headers=again) from None
+    except (TooManyFlowsError, asking.TooMuchError) as error:
         raise named(422, "too-many", "Too much at once", str(error)) from None
-    finally:
-        _TURNS.release()
+    except sources.SourceError as error:
+        raise Problem(503, "The events are not to be had", str(error), headers=again) from None

@@ -67,14 +67,22 @@ def of_snapshot(
 
 
 def replayed(
-    new: Subject, reader: Reader, at: int | None, old: Subject | None = None, only: Only = EVERYTHING
+    new: Subject,
+    reader: Reader,
+    at: int | None,
+    old: Subject | None = None,
+    only: Only = EVERYTHING,
+    most: int | None = None,
 ) -> tuple[dict[str, Any], Replayed]:
-    """Return the document of a replay, and the replay: by Unix second `at`, or None for each flow's own time."""
+    """Return the document of a replay, and the replay: by Unix second `at`, or None for each flow's own time.
+
+    TooManyFlowsError past `most` changes.
+    """
     against = old.candidate if old else None
     instants = new.candidate.instants | (against.instants if against else frozenset())
     slots = Slots(reader.window, instants if at is None else ())
     groups = select(reader.read(slots), new.candidate.names, only.gateway, only.client)
-    done = replay(groups, new.candidate, at, against)
+    done = replay(groups, new.candidate, at, against, most)
     counted = reader.records
     about = replaydoc.About(
         new.title, new.root, reader.title, at, old.title if old else None, counted.unreadable, counted.gaps

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tidegate_compiler.diagnostics import show_path
 from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots, Window
@@ -17,11 +18,19 @@ from tidegate_schema.ports import PORTED_NUMBERS
 NS = intake.NS
 
 
+class Aggregates(Protocol):
+    """What is asked of a store here."""
+
+    def aggregated(self, window: intake.Window) -> Iterator[intake.FlowGroup]:
+        """Return every group of the window, in no order; StoreError."""
+        ...
+
+
 @dataclass
 class StoreReader(Reader):
     """Flows of a window that has both ends."""
 
-    store: intake.EventStore | None = None
+    store: Aggregates | None = None
 
     def read(self, slots: Slots) -> Iterator[tuple[int, FlowGroup]]:
         """Yield the groups of the window with their slots; SourceError."""
@@ -57,7 +66,7 @@ def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
         store.close()
 
 
-def of(store: intake.EventStore, title: str, window: Window, now: int) -> StoreReader:
+def of(store: Aggregates, title: str, window: Window, now: int) -> StoreReader:
     """Return a reader of a store that is open; a window without an end ends now, one without a begin begins in 1970."""
     return StoreReader(
         title, Window(window.begin or 0, now + 1 if window.end is None else window.end), store=store

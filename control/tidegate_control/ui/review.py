@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ from tidegate_control import problems
 from tidegate_control.inventory.errors import Refused, Stale
 from tidegate_control.inventory.model import Outcome
 from tidegate_control.ui import planview
+from tidegate_control.ui.pages import learn
 from tidegate_control.ui.visit import Visit
 from tidegate_control.ui.words import segment
 
@@ -71,6 +72,7 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
         "diff": (),
         "losses": (),
         "problems": (),
+        "recorded": None,
     }
     try:
         outcome = proposal.run(expected=None, dry_run=True, message=None)
@@ -84,13 +86,15 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
             "ask_cascade": proposal.asks_cascade and bool(error.losses),
         }
         return visit.page("plan.html", problems.of_inventory(error).status, **shown | more)
-    found = {
+    found: dict[str, Any] = {
         "revision": outcome.revision,
         "view": None if outcome.plan is None else planview.view(outcome.plan),
         "losses": outcome.losses[1:],
         "warnings": outcome.warnings,
         "diff": outcome.diff,
     }
+    if outcome.plan is not None and outcome.diff:
+        found["recorded"] = learn.of_plan(visit, outcome)
     return visit.page("plan.html", 409 if changed else 200, **shown | found)
 
 

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from tidegate_control.access.caller import EDITOR, READER
 from tidegate_control.api.made import Made
 from tidegate_control.app import Services
-from tidegate_control.ui.pages import access, change, enrol, flows, history, objects, overview
+from tidegate_control.ui.pages import access, change, enrol, flows, history, learn, objects, overview
 from tidegate_control.ui.pages.static import static
 from tidegate_control.ui.visit import Answer, endpoint
 
@@ -31,6 +31,8 @@ PAGES: tuple[Page, ...] = (
     Page("/problems", overview.problems, READER),
     Page("/access", access.matrix, READER),
     Page("/flows", flows.flows, READER),
+    Page("/replay", learn.replay, READER),
+    Page("/suggest", learn.suggest, READER),
     Page("/history", history.many, READER),
     Page("/history/{commit}", history.one, READER),
     Page("/history/{commit}/revert", history.revert, EDITOR, _FORM),

@@ -138,6 +138,13 @@ def test_many_high_ports_are_a_range() -> None:
     assert one["ports"] == ["tcp/40000-40095"]
 
 
+def test_a_scan_of_every_port_is_one_range_and_takes_no_longer_by_each() -> None:
+    """Under observe a scan goes through, and its tens of thousands of ports must not be compared each with each."""
+    lines = [record("c0", "10.20.9.9", port) for port in range(1024, 31024)]
+    (one,) = told(ask(world(), lines))["policies"]
+    assert one["ports"] == ["tcp/1024-31023"]
+
+
 def test_icmp_and_protocols_without_ports() -> None:
     lines = [
         record("c0", "10.20.9.9", None, 1),

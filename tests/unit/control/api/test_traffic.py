@@ -116,15 +116,11 @@ def test_a_store_that_does_not_answer_and_a_queue_that_is_full_are_503(
         answer = api("GET", f"/replay?{WINDOW}")
         assert (answer.status_code, answer.json()["detail"]) == (
             503,
-            "the intake: events: it does not answer",
+            "the intake's store: events: it does not answer",
         )
     assert api("GET", f"/replay?{WINDOW}").status_code == 200  # the turn was given back
-    for _ in range(2):
-        assert traffic._TURNS.acquire(blocking=False)
-    try:
+    with api.services.learning.taken():
         answer = api("GET", f"/replay?{WINDOW}")
-    finally:
-        traffic._TURNS.release(2)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
 
 
@@ -135,7 +131,7 @@ def test_a_long_answer_is_cut_and_says_how_long_it_is(api: Api, monkeypatch: pyt
 
 
 def test_more_than_memory_is_meant_to_hold_is_422(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate_compiler.learn.replay.CHANGES_MOST", 1)
+    monkeypatch.setattr("tidegate_control.learn.asking.CHANGES_MOST", 1)
     answer = api("GET", f"/replay?{WINDOW}")
     assert answer.status_code == 422
     assert "ask about fewer days" in answer.json()["detail"]
