@@ -60,11 +60,6 @@ class Inventory:
 
     # Reading --------------------------------------------------------------------------------------------------------
 
-    @property
-    def repository(self) -> Repository:
-        """Return the repository that the inventory is in."""
-        return self._repository
-
     def head(self) -> str:
         """Return the commit ID of the branch's tip: the inventory's revision."""
         with _git():
