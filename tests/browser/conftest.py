@@ -32,7 +32,8 @@ def flags() -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
+# Playwright's event loop runs in this thread until it ends: no test of another folder may meet it.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     path = chromium_path()
     if path is None:
