@@ -11,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page as Tab
 
+import controlkit
 from browser.site import Site
 from tidegate_control.access.caller import EDITOR, READER
 from tidegate_control.ui.routes import PAGES
@@ -166,6 +167,15 @@ def test_the_overview_shows_hosts_accounts_and_changes(site: Site, open_tab: Ope
     assert re.search(r"203\.0\.113\.10:51820.*168\s+3\s+0\s+0", row, re.DOTALL)
     assert "none yet" in tab.locator("tr", has=tab.locator("text=nyc1")).inner_text()
     assert "Begin" in tab.locator("main").inner_text()
+
+
+def test_the_overview_says_what_was_published_last(own: Site, open_tab: Open) -> None:
+    tab = open_tab(own)
+    tab.goto("/")
+    assert "has not been told of one" in tab.locator("main").inner_text()
+    controlkit.git(own.repository, "update-ref", "refs/tidegate/published", own.inventory.head())
+    tab.reload()
+    assert "nothing has changed" in tab.locator("main").inner_text()
 
 
 def test_a_list_is_filtered_sorted_and_found_by_client_id(site: Site, open_tab: Open) -> None:

@@ -130,6 +130,10 @@ STATUS = record(
     writes={"type": "string", "enum": ["branch", "review"]},
     fleet=MAYBE,
     objects={"type": "object", "additionalProperties": COUNT},
+    released={
+        "anyOf": [COMMIT_SCHEMA, {"type": "null"}],
+        "description": "What was published last, where git tells.",
+    },
     errors=COUNT,
     warnings=COUNT,
 )

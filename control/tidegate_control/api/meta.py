@@ -21,6 +21,7 @@ def status(call: Call) -> Answer:
     found = snapshot.checked.diagnostics
     errors = sum(one.is_error for one in found)
     inventory = snapshot.checked.inventory
+    released = call.services.inventory.released()
     body = {
         "version": __version__,
         "commit": snapshot.commit,
@@ -28,6 +29,7 @@ def status(call: Call) -> Answer:
         "writes": settings.write,
         "fleet": None if inventory is None else inventory.overlay.fleet,
         "objects": {kind.path: len(snapshot.objects(kind.kind)) for kind in kinds.KINDS},
+        "released": None if released is None else released.entry.commit,
         "errors": errors,
         "warnings": len(found) - errors,
     }

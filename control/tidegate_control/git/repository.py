@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tidegate_compiler.baseline import REF as RELEASED
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.plan import revision
 from tidegate_control.git import refs, trees
@@ -187,6 +188,17 @@ class Repository:
                 self.remote.push(ours, self.ref, theirs)
         else:
             raise GitError(f"{self.branch} here and at the remote have diverged; {_DIVERGED}")
+
+    def released(self) -> str | None:
+        """Return the ID of the commit that was published last; None where no publish has told this repository."""
+        return self.objects.find(f"{RELEASED}^{{commit}}")
+
+    def follow_release(self) -> None:
+        """Move what was published last to where the remote has it; only `tidegate publish` moves it anywhere."""
+        theirs = self.remote.fetched(RELEASED) if self.remote is not None else None
+        ours = self.objects.find(RELEASED)
+        if theirs is not None and theirs != ours:
+            refs.advance(self.directory, self.objects, RELEASED, theirs, ours or refs.absent(theirs), _REASON)
 
     def _has(self, commit: str, tip: str) -> bool:
         """Tell whether a commit is a tip's own or before it."""

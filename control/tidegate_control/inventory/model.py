@@ -73,3 +73,11 @@ class Entry:
     when: int
     subject: str
     files: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Released:
+    """The commit that was published last, and whether the inventory is still what it was there."""
+
+    entry: Entry
+    is_current: bool

@@ -32,7 +32,7 @@ from tidegate_control.inventory.edits import Edit
 from tidegate_control.inventory.errors import Invalid, NotFound, Refused, Stale, Unavailable
 from tidegate_control.inventory.message import message as commit_message
 from tidegate_control.inventory.message import person
-from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome
+from tidegate_control.inventory.model import KINDS, OVERLAY, Author, Entry, Outcome, Released
 from tidegate_control.inventory.past import commits_of
 from tidegate_control.inventory.revert import reverted
 from tidegate_control.inventory.secrets import hidden_line
@@ -69,6 +69,7 @@ class Inventory:
         """Follow the remote, if there is one: to be called now and then, so that what others merge there is seen."""
         with _git(), self._turns.taken(_BUSY_SECONDS):
             self._repository.follow()
+            self._repository.follow_release()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
         """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
@@ -98,6 +99,15 @@ class Inventory:
             found = self._commit(commit)
             lines = self._repository.diff(found, DIFF_MAX_BYTES).splitlines()
             return [show_path(hidden_line(line)) for line in lines]
+
+    def released(self) -> Released | None:
+        """Return what `tidegate publish` published last, where this repository is told (docs/publish.md)."""
+        with _git():
+            found = self._repository.released()
+            if found is None:
+                return None
+            is_current = self._repository.tree_of(found) == self._repository.tree_of(self._repository.head())
+        return Released(self.entry(found), is_current)
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""

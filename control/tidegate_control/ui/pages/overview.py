@@ -27,6 +27,7 @@ def overview(visit: Visit) -> Response:
         gateways=list(gateways.values()) if len(gateways) <= MOST_GATEWAYS else [],
         accounts=accounts(visit),
         entries=visit.services.inventory.history(limit=5),
+        released=visit.services.inventory.released(),
         **saved(visit),
     )
 

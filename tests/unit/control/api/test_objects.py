@@ -267,6 +267,13 @@ def test_an_inventory_with_errors_is_read_and_mended(tmp_path: Path) -> None:
     assert api("GET", "/status").json()["errors"] == 0
 
 
+def test_the_status_names_what_was_published_last(api: Api) -> None:
+    assert api("GET", "/status").json()["released"] is None
+    head = api.inventory.head()
+    controlkit.git(api.repository, "update-ref", "refs/tidegate/published", head)
+    assert api("GET", "/status").json()["released"] == head
+
+
 def test_an_unknown_answer_is_bounded_and_printable(reading: Api) -> None:
     answer = reading("GET", "/clients/" + "a" * 4000)
     assert answer.status_code == 404

@@ -61,6 +61,26 @@ def test_every_write_is_at_the_remote(local: Path, remote: Path) -> None:
     assert git(remote, "rev-parse", "main") == commit == git(local, "rev-parse", "main")
 
 
+def test_what_was_published_last_is_what_the_remote_says(local: Path, remote: Path, tmp_path: Path) -> None:
+    inventory = _service(local, remote)
+    assert inventory.released() is None
+    first = inventory.head()
+    git(remote, "update-ref", "refs/tidegate/published", first)
+    inventory.refresh()
+    released = inventory.released()
+    assert released is not None
+    assert (released.entry.commit, released.is_current) == (first, True)
+    second = _write(inventory, "lab")
+    assert (released := inventory.released()) is not None
+    assert not released.is_current
+    for published in (second, first):  # an earlier commit may be published again
+        git(remote, "update-ref", "refs/tidegate/published", published)
+        inventory.refresh()
+        assert (released := inventory.released()) is not None
+        assert released.entry.commit == published
+    assert git(local, "rev-parse", "main") == second
+
+
 def test_what_others_merge_there_is_built_upon(local: Path, remote: Path, tmp_path: Path) -> None:
     inventory = _service(local, remote)
     theirs = _push(tmp_path, remote, "note")
