@@ -41,6 +41,7 @@ def open_inventory(settings: Settings, undo: contextlib.ExitStack) -> Inventory:
             remote=settings.remote,
             review=settings.write == "review",
         )
+        undo.callback(repository.close)
         head = repository.head()
     except GitError as error:
         raise RoomError(f"{settings.repository}: {error}") from None

@@ -163,6 +163,7 @@ def test_without_limits_by_setting_there_are_none(lab: Lab) -> None:
     assert [limited(lab, name) for name in ("limit_upcalls", "limit_flows", "limit_connections")] == [0, 0, 0]
 
 
+@pytest.mark.alone
 def test_in_observe_a_flood_loses_nothing_to_any_rule(lab: Lab) -> None:
     """New flows by the thousand from one client, and to ports that no policy allows: all of them arrive."""
     lab.publish(policy=lab.policy_file(alice=[], bob=[]))
@@ -183,6 +184,7 @@ def test_in_observe_a_flood_loses_nothing_to_any_rule(lab: Lab) -> None:
     }
 
 
+@pytest.mark.alone
 def test_this_machine_can_send_what_these_tests_count(lab: Lab) -> None:
     """The control: what is paced so arrives whole where no gateway is in between."""
     watch(lab)
