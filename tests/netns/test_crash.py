@@ -220,7 +220,9 @@ def _who(lab: Lab, tables: dict[str, Any]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("make", [client, gateway], ids=["client", "gateway"])
+@pytest.mark.parametrize(
+    "make", [client, pytest.param(gateway, marks=pytest.mark.whole)], ids=["client", "gateway"]
+)
 def test_killed_at_a_step_of_apply_the_end_state_is_old_or_new(
     lab: Lab, make: Callable[[Lab], Victim]
 ) -> None:

@@ -259,6 +259,7 @@ def test_of_an_address_that_moves_every_flow_is_its_owner_s_of_the_time(lab: Lab
     assert not flows(lab, Kind.GAP)
 
 
+@pytest.mark.whole
 def test_in_observe_a_flow_from_before_its_address_moved_is_nobody_s(lab: Lab) -> None:
     lab.publish()
     start(lab, "flow_update_interval=1", "authz_mode=observe")

@@ -194,6 +194,7 @@ def test_the_counters_do_see_such_packets_where_the_protection_is_taken_away(lab
     assert watched.forbidden() > 0
 
 
+@pytest.mark.whole
 def test_kill_9_in_observe_and_traffic_goes_on_within_a_second(lab: Lab) -> None:
     """All but wireguard-go, whose clients shake hands anew only when they miss an answer (WireGuard, 6.5: 15 s)."""
     watched = Watched(lab, "observe")

@@ -138,6 +138,7 @@ def test_a_client_opens_so_many_connections_and_the_other_its_own(lab: Lab) -> N
     until("what is open goes on, and bob's too", lambda: counted(lab.service, "seen", "arrived") >= 96 + 80)
 
 
+@pytest.mark.whole
 def test_a_client_has_so_many_flows_remembered_and_the_rest_are_judged_each_time(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=ANY_UDP))
     lab.start("client_flows=20")

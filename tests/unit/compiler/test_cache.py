@@ -265,6 +265,7 @@ def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
         assert list(found) == list(rows)
 
 
+@pytest.mark.whole
 def test_the_commands_take_it_and_deleting_it_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], parsed: list[str]
 ) -> None:
