@@ -17,7 +17,7 @@ from kernel.reports import INSIDE, Starter, is_machine_at_work
 from tidegate_schema.cli import run
 
 _TURNS = "TIDEGATE_TEST_TURNS"
-_MACHINE_SECONDS = 600  # the emulated machine takes some 220; one that hangs keeps nobody waiting for ever
+_MACHINE_SECONDS = 900  # the emulated machine takes some 220; one that hangs keeps nobody waiting for ever
 
 
 def pytest_configure(config: pytest.Config) -> None:

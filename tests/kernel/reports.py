@@ -22,7 +22,7 @@ from kernel.machine import TOLD_FILE, WRITABLE, Machine, is_at_work, told, why_n
 
 INSIDE = "TIDEGATE_TEST_INSIDE"
 DIRECTORY = "TIDEGATE_TEST_MACHINE"
-SILENCE = 300.0  # seconds; a test takes some ten on a machine that does nothing else
+SILENCE = 900.0  # seconds; a test takes some ten on a machine that does nothing else, the first one all starts
 HERE = Path(__file__).parent
 PASSED_ON = ("PATH", "PYTHONPATH")
 
@@ -61,7 +61,7 @@ class Starter:
         environment = {
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
             INSIDE: "1",
-            "TIDEGATE_TEST_PATIENCE": "10",
+            "TIDEGATE_TEST_PATIENCE": "30",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": WRITABLE,
