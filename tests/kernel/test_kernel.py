@@ -245,7 +245,7 @@ def test_the_kernel_remembers_a_flow_once_it_was_judged(lab: KernelLab, address:
         assert lab.crossed().packets["allowed"] - before <= 12
 
 
-@pytest.mark.whole
+# The tests below go on from the release that this one makes.
 def test_a_release_changes_one_peer_of_a_hundred_and_the_policy_and_disturbs_nobody(lab: KernelLab) -> None:
     lab.shake_anew(lab.alice, lab.bob)
     before = handshakes(lab.gateway), [device(agent) for agent in lab.agents]
