@@ -22,7 +22,7 @@ from kernel.machine import TOLD_FILE, WRITABLE, Machine, is_at_work, told, why_n
 
 INSIDE = "TIDEGATE_TEST_INSIDE"
 DIRECTORY = "TIDEGATE_TEST_MACHINE"
-SILENCE = 900.0  # seconds; a test takes some ten on a machine that does nothing else, the first one all starts
+SILENCE = 900.0  # seconds; a test takes some ten on a machine that does nothing else
 HERE = Path(__file__).parent
 PASSED_ON = ("PATH", "PYTHONPATH")
 
