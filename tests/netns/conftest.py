@@ -1,6 +1,10 @@
 """Runs each test of this folder in a sandbox of its own, as a child pytest, and reports what it reports.
 
 So a test may leave anything behind, also when it is killed: its namespaces end with its process.
+
+One that fails is run once more, and the run's last lines name it and tell how it failed at first: many real processes
+wait for each other here, on a machine that may be busy. Not one that is marked `never`, nor in the long sessions:
+what must not happen must not happen once.
 """
 
 from __future__ import annotations
@@ -19,7 +23,9 @@ import sandbox
 from netns import lab as the_lab
 
 INSIDE = "TIDEGATE_TEST_INSIDE"
-SECONDS = 7200 if {"TIDEGATE_STRESS", "TIDEGATE_CRASH"} & os.environ.keys() else 280
+AGAIN = "again"
+IS_LONG = bool({"TIDEGATE_STRESS", "TIDEGATE_CRASH", "TIDEGATE_KILLS"} & os.environ.keys())
+SECONDS = 7200 if IS_LONG else 280
 HERE = Path(__file__).parent
 
 
@@ -31,7 +37,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return None  # here, or skipped with the reason by the general rule
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     start = time.time()
-    failure = _run_inside(item)
+    first = _run_inside(item)
+    is_final = IS_LONG or item.get_closest_marker("never") is not None
+    failure = first if is_final or not first else _run_inside(item)
     outcome: Literal["passed", "failed"] = "failed" if failure else "passed"
     stop = time.time()
     for when, result, text in (
@@ -49,12 +57,24 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
             duration=stop - start if when == "call" else 0,
             start=start,
             stop=stop,
+            user_properties=[(AGAIN, first)] if first and when == "call" else (),
         )
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     # What the last test that ran here had set up for its module and folders, and the next one does not share.
     item.session._setupstate.teardown_exact(nextitem)
     return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that passed only when they were run again, each with its first failure."""
+    passed = terminalreporter.stats.get("passed", [])
+    again = {one.nodeid: text for one in passed for name, text in one.user_properties if name == AGAIN}
+    if again:
+        terminalreporter.section("passed only when they were run again, by name")
+    for name, text in again.items():
+        terminalreporter.write_line(f"AGAIN {name}")
+        terminalreporter.write_line(text)
 
 
 def _run_inside(item: pytest.Item) -> str | None:

@@ -136,6 +136,7 @@ def test_a_rule_s_expiry_ends_an_open_stream_without_any_release(lab: Lab) -> No
     assert not ping(lab.alice.host)
 
 
+@pytest.mark.never
 def test_a_removed_client_is_cut_off_without_a_restart(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=WEB_RULES, bob=WEB_RULES))
     lab.start()
@@ -213,6 +214,7 @@ def test_a_client_s_new_address_and_gateway_are_applied_live(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("restart", [False, pytest.param(True, marks=pytest.mark.whole)])
+@pytest.mark.never
 def test_an_address_that_moves_takes_no_stream_along(lab: Lab, restart: bool) -> None:
     """Both clients may reach the server, yet what it sends to the one never goes to the other."""
     _serve_streams(lab)
@@ -239,6 +241,7 @@ def test_an_address_that_moves_takes_no_stream_along(lab: Lab, restart: bool) ->
     assert lab.bob.host.ok("ping", "-c1", "-W2", "-I", "10.64.0.11", WEB4)
 
 
+@pytest.mark.never
 def test_a_post_up_slipped_into_a_signed_bundle_is_refused_by_name_and_runs_nowhere(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -271,6 +274,7 @@ def _problem(agent: Agent) -> str:
     return ((status and status["refusal"]) or {}).get("reason", "")
 
 
+@pytest.mark.never
 def test_releases_that_are_not_for_this_host_or_not_authentic_change_nothing(lab: Lab) -> None:
     lab.publish(serial=5)
     lab.start(serial=5)
@@ -315,6 +319,7 @@ def _refusal(lab: Lab) -> str | None:
     return name
 
 
+@pytest.mark.never
 def test_no_private_key_is_in_a_status_a_log_or_a_process_list(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -383,6 +388,7 @@ table inet seen {
 """
 
 
+@pytest.mark.never
 def test_an_address_that_moves_while_its_client_floods_never_speaks_for_the_other(lab: Lab) -> None:
     """Alice may nothing and sends all the time; bob may, and sends nothing: so whatever arrives was taken for bob's."""
     policy = lab.policy_file(alice=[], bob=[{"to": [f"{WEB4}/32"], "ports": ["udp/8000-8099"]}])

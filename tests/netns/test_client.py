@@ -201,6 +201,7 @@ def drift(lab: Lab) -> dict[str, Any]:
 STRANGER = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 
 
+@pytest.mark.whole
 def test_what_somebody_else_changes_is_noticed_told_and_repaired(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -321,6 +322,7 @@ def resumes(what: str, pings: Pings, seconds: float) -> None:
     print(f"{what}: {time.monotonic() - began:.1f} s")
 
 
+@pytest.mark.whole
 def test_pings_go_on_when_the_network_under_the_client_changes_and_after_sleep(lab: Lab) -> None:
     lab.publish()
     second_network(lab)

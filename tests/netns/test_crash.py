@@ -223,6 +223,7 @@ def _who(lab: Lab, tables: dict[str, Any]) -> set[str]:
 @pytest.mark.parametrize(
     "make", [client, pytest.param(gateway, marks=pytest.mark.whole)], ids=["client", "gateway"]
 )
+@pytest.mark.never
 def test_killed_at_a_step_of_apply_the_end_state_is_old_or_new(
     lab: Lab, make: Callable[[Lab], Victim]
 ) -> None:

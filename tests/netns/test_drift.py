@@ -66,7 +66,9 @@ def test_drift_that_is_only_reported_stays_closed_in_enforce(lab: Lab) -> None:
         lab.gateway.host.sh(*DRIFTS[name])
         until(f"{name} is repaired", lambda name=name: name in told(lab, "drift-repaired"), seconds=30)
     assert key("intruder") not in lab.gateway.host.sh("wg", "show", DEVICE, "peers")
-    assert standing(lab).keys() == {"routes", "forwarding"}  # the way into a TUN is made with it
+    # The way into a TUN is made with it; with peers the whole release is applied again, and routes are part of it:
+    # they stand as they were found last until they are looked at again.
+    assert standing(lab).keys() - {"routes"} == {"forwarding"}
     assert told(lab, "drift-repaired") == {"rules", "peers", "tun"}
     lab.gateway.set("repair=on")
     until("all of it is repaired", lambda: not standing(lab), seconds=30)

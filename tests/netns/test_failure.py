@@ -51,6 +51,7 @@ def _forwarder(lab: Lab) -> int:
     return pid
 
 
+@pytest.mark.never
 def test_kill_9_of_the_forwarder_in_enforce_lets_nothing_new_pass_until_it_is_back(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -68,6 +69,7 @@ def test_kill_9_of_the_forwarder_in_enforce_lets_nothing_new_pass_until_it_is_ba
     assert lab.gateway.status()["restarts"]["forwarder"] == 5  # type: ignore[index]
 
 
+@pytest.mark.never
 def test_while_no_forwarder_runs_enforce_passes_nothing_new(lab: Lab) -> None:
     """With the supervisor frozen too, nobody restarts the forwarder, and the kernel's rules are all there is."""
     lab.publish()
@@ -109,6 +111,7 @@ def test_in_observe_traffic_goes_on_when_no_forwarder_can_be_started(lab: Lab) -
     until("the trouble is named", lambda: (lab.gateway.status() or {}).get("trouble"))
 
 
+@pytest.mark.never
 def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -125,6 +128,7 @@ def test_with_everything_killed_enforce_stays_closed_and_a_new_start_cleans_up(l
 @pytest.mark.parametrize(
     "change", [pytest.param("tun=inside", marks=pytest.mark.whole), "interface=other0 listen_port=51821"]
 )
+@pytest.mark.never
 def test_a_start_that_fails_or_goes_elsewhere_after_a_kill_9_opens_nothing(lab: Lab, change: str) -> None:
     """The killed agent's WireGuard is still up, and its rules are all that keeps it closed."""
     lab.publish()
@@ -154,6 +158,7 @@ def test_a_second_agent_with_files_of_its_own_does_not_touch_the_first(lab: Lab)
 
 
 @pytest.mark.parametrize("router_before", [False, pytest.param(True, marks=pytest.mark.whole)])
+@pytest.mark.never
 def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(
     lab: Lab, router_before: bool
 ) -> None:
@@ -213,6 +218,7 @@ class Knocks:
         self._thread.join()
 
 
+@pytest.mark.never
 def test_no_unauthorised_packet_from_before_the_first_rule_until_after_the_last(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -302,6 +308,7 @@ exec /run/nft "$@"
 """
 
 
+@pytest.mark.whole
 def test_a_change_that_fails_half_way_and_is_taken_back_leaves_nothing_of_itself(lab: Lab) -> None:
     """Towards observe, the forwarder comes before the rules; when these fail, it must not stay."""
     lab.publish()
@@ -334,6 +341,7 @@ def test_two_agents_never_fight_over_one_host(lab: Lab) -> None:
     assert ping(lab.alice.host)
 
 
+@pytest.mark.whole
 def test_wireguard_go_killed_is_started_again_with_its_peers(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -349,6 +357,7 @@ def _is_up(lab: Lab, link: str) -> bool:
     return "UP" in lab.gateway.host.sh("ip", "-br", "link", "show", link, check=False)
 
 
+@pytest.mark.whole
 def test_what_another_tool_takes_away_comes_back(lab: Lab) -> None:
     lab.publish()
     lab.start()
@@ -410,6 +419,7 @@ def test_a_full_run_directory_is_named_and_stops_nothing_and_the_change_is_made_
     assert "Traceback" not in lab.gateway.host.log.read_text()
 
 
+@pytest.mark.whole
 def test_on_the_way_to_enforce_a_forwarder_that_cannot_be_started_closes_the_gateway(lab: Lab) -> None:
     """The one before lets everything pass, and must not go on doing so under the new mode."""
     lab.publish()

@@ -116,6 +116,7 @@ def test_with_the_cache_off_or_packets_logged_every_packet_crosses(lab: Lab, cho
 
 @pytest.mark.parametrize("address", [pytest.param(WEB4, marks=pytest.mark.whole), WEB6])
 @pytest.mark.parametrize("change", ["policy", "client"])
+@pytest.mark.never
 def test_of_what_is_sent_after_the_new_generation_nothing_arrives_either_way(
     lab: Lab, address: str, change: str
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_packet_with_options_or_a_routing_header_is_judged_though_its_flow_is_
     until("the routing header is denied", lambda: counted()["unparseable"] == before["unparseable"] + 1)
 
 
+@pytest.mark.whole
 def test_replies_go_on_while_the_agent_is_in_trouble(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=UDP_RULES))
     lab.start("flow_timeout=4")

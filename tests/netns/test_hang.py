@@ -14,6 +14,7 @@ from netns.test_trial import confirmed
 pytestmark = pytest.mark.netns
 
 
+@pytest.mark.whole
 def test_a_wireguard_that_hangs_while_a_release_is_on_trial_does_not_end_the_gateway(lab: Lab) -> None:
     lab.publish()
     lab.start("confirm_timeout=120")

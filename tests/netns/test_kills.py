@@ -159,6 +159,7 @@ def table(title: str) -> Iterator[Callable[[str, float], None]]:
         print(f"  {name:26} {len(seconds):4} rounds, back after {max(seconds):.2f} s at most")
 
 
+@pytest.mark.never
 def test_kill_9_at_any_moment_lets_no_unauthorised_packet_through(lab: Lab) -> None:
     watched = Watched(lab, "enforce")
     assert watched.forbidden() == 0

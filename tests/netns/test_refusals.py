@@ -57,6 +57,7 @@ def counted(agent: Agent) -> dict[str, float]:
     }
 
 
+@pytest.mark.never
 def test_every_attack_is_refused_by_name_by_both_agents_and_changes_nothing(lab: Lab) -> None:
     lab.alice.host.sh("mkdir", "-p", "/run/etc")
     lab.alice.host.sh("sh", "-c", "echo 'metrics_listen: socket' > /run/etc/client.yaml")

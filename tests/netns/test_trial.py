@@ -190,6 +190,7 @@ def test_a_client_that_is_offline_keeps_a_new_release_and_confirms_it_later(lab:
     until("it is confirmed", lambda: confirmed(lab.alice, 2))
 
 
+@pytest.mark.whole
 def test_at_its_end_a_running_release_goes_on_and_at_a_start_too_with_an_alarm(lab: Lab) -> None:
     lab.publish()
     lab.start()
