@@ -86,21 +86,19 @@ def memory_path(ref: str) -> Path | None:
     return Path(os.fsdecode(directory.removesuffix(b"\n"))) / "tidegate" / f"{ref.rpartition('/')[2]}.sqlite"
 
 
-def used_key_set(ref: str) -> int:
+def used_key_set(memory: Path | None) -> int:
     """Return the newest key set that was published under, as noted beside the memory; 0 for none, or nothing known."""
-    path = memory_path(ref)
     try:
-        return int(_key_set_note(path).read_text("ascii")) if path else 0
+        return int(_key_set_note(memory).read_text("ascii")) if memory else 0
     except (OSError, ValueError):
         return 0
 
 
-def note_key_set(ref: str, number: int) -> None:
-    """Note the key set that was published under. OSError."""
-    path = memory_path(ref)
-    if path is None or used_key_set(ref) == number:
+def note_key_set(memory: Path | None, number: int) -> None:
+    """Note beside the memory the key set that was published under. OSError."""
+    if memory is None or used_key_set(memory) == number:
         return
-    note = _key_set_note(path)
+    note = _key_set_note(memory)
     note.parent.mkdir(mode=0o700, exist_ok=True)
     aside = note.with_name(f".{note.name}.new")
     aside.write_text(f"{number}\n", "ascii")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
+import functools
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -100,11 +100,6 @@ def _lock(root: int, out: Path) -> None:
         return  # a file system without locks
 
 
-def _weight(_: str) -> int:
-    """Return what stands for the work of looking at a host, as bytes to parse."""
-    return 1 << 10
-
-
 class _Writer:
     """One write into an output, by paths relative to it: there may be a hundred thousand of them."""
 
@@ -124,7 +119,7 @@ class _Writer:
             paths = by_host.get(path.rpartition("/")[0])
             (new if paths is None else paths).append(path)
         found = parallel.each(
-            lambda host: self._look(host, by_host[host], files), list(by_host), _weight, "comparing"
+            lambda host: self._look(host, by_host[host], files), list(by_host), parallel.by_count, "comparing"
         )
         changed: list[str] = []
         unchanged = 0
@@ -302,9 +297,10 @@ def read(out: Path, known: Mapping[Host, Known] = MappingProxyType({}), now: flo
         for name in sorted(present.symmetric_difference(names)):
             state = "is missing" if name in names else f"is not in {MANIFEST}"
             raise OutputError(f"{out}: {kind} {show(name)} {state}; run 'tidegate compile' again")
-        for name in names:
+        look = functools.partial(_stats, place, kind, now)
+        found = parallel.each(look, names, parallel.by_count, "looking at the output")
+        for name, (seen, is_settled) in zip(names, found, strict=True):
             host = (kind, name)
-            seen, is_settled = _stats(f"{place}/{name}", kind, now)
             if host in known and seen and seen == known[host].stats:
                 hosts[host] = known[host].files
             else:
@@ -319,15 +315,17 @@ def read(out: Path, known: Mapping[Host, Known] = MappingProxyType({}), now: flo
 _GRANULARITY, _COARSE_GRANULARITY = 0.05, 2.5  # seconds: a kernel's tick, and file systems that keep seconds
 
 
-def _stats(place: str, kind: str, now: float) -> tuple[str, bool]:
-    """Return what lstat says of a host's folder and files, "" for nothing to rely on; and whether they are settled.
+def _stats(place: str, kind: str, now: float, host: str) -> tuple[str, bool]:
+    """Return what lstat says of a host's folder in `place` and of its files, and whether they are settled.
+
+    "" stands for nothing to rely on.
 
     What was changed within the last moment could be changed again without its times telling.
     """
     told = []
     changed = 0
     try:
-        for path in (place, *(f"{place}/{name}" for name in _NAMES[kind])):
+        for path in (f"{place}/{host}", *(f"{place}/{host}/{name}" for name in _NAMES[kind])):
             try:
                 found = os.lstat(path)
             except FileNotFoundError:
@@ -369,20 +367,14 @@ def refuse(name: str, data: bytes) -> None:
     if name == "wg0.conf":
         wgquick.parse(data)
         return
-    document = jsonfile.parse(data)
+    fractions: list[str] = []
+    document = jsonfile.parse(data, fractions)
     kind = name.removesuffix(".json")
-    is_right = not _has_float(data) and validation.is_valid(kind, document)  # which takes 1.0 for an integer
-    problems = [] if is_right else validation.errors(kind, document)
+    problems = validation.problems(kind, document, fractions)
     if problems:
         raise ValueError(f"breaks its schema: {ascii(problems[0].message[:160])[1:-1]}")
     if name == "policy.json":
         PolicyTable(document)
-
-
-def _has_float(data: bytes) -> bool:
-    found: list[str] = []
-    json.loads(data, parse_float=found.append)
-    return bool(found)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

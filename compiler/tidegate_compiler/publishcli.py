@@ -221,10 +221,11 @@ def publish(
     signing = load_signing(keys, chain, int(form))
     begun = time.time()
     before = _before(ref, since)
-    used = baseline.used_key_set(ref) if before else 0
+    place = baseline.memory_path(ref)
+    used = baseline.used_key_set(place) if before else 0
     if used > signing.key_set:
         raise Failure(f"{ref}: {publishing.forgotten_set(used, signing.key_set)}")
-    with Memory(baseline.memory_path(ref), before, out) as memory, without_collector():
+    with Memory(place, before, out) as memory, without_collector():
         try:
             with progress.shown():
                 progress.stage("reading")
@@ -237,8 +238,8 @@ def publish(
             _print(map(show_path, introduction), err=True)
             exceeded = found.exceeded if found else ()
             title = found.old.title if found else None
-            names = (since or baseline.as_old(ref, before), str(out))
-            refused = publish_limits.refusal(exceeded, allowed, *map(show_path, names))
+            compared = since or (baseline.as_old(ref, before) if exceeded else ref)
+            refused = publish_limits.refusal(exceeded, allowed, show_path(compared), show_path(str(out)))
             if refused is not None and not dry_run:
                 if as_json:
                     nothing = publishing.Published()
@@ -253,9 +254,7 @@ def publish(
         except (output.OutputError, targets.TargetError, baseline.BaselineError) as error:
             raise Failure(str(error)) from None
         except sqlite3.Error as error:
-            raise Failure(
-                f"{baseline.memory_path(ref)}: damaged ({error}); remove it, it saves time and nothing else"
-            ) from None
+            raise Failure(f"{place}: damaged ({error}); remove it, it saves time and nothing else") from None
         _print([signing.title], err=True)
         _print(map(show_path, publish_limits.notices(done.left_behind)), err=True)
         if before and done.was_empty and serial_from == 1:
@@ -268,7 +267,7 @@ def publish(
             )
         if not dry_run and any(row.action != publishing.FAILED for row in done.rows):
             with suppress(OSError):  # the hosts have their releases all the same
-                baseline.note_key_set(ref, signing.key_set)
+                baseline.note_key_set(place, signing.key_set)
         recorded = None
         if done.is_complete and not dry_run:
             recorded = _record(ref, commit, before, compiled, out)

@@ -148,8 +148,9 @@ def open_envelope(data: bytes, trusted: Sequence[Key], threshold: int = 1) -> Re
 
 
 def _read_payload(payload: bytes) -> Release:
+    fractions: list[str] = []
     try:
-        document: Any = jsonfile.parse(payload)
+        document: Any = jsonfile.parse(payload, fractions)
     except jsonfile.JsonError as error:
         raise ReleaseError("malformed-payload", str(error)) from None
     if isinstance(document, dict) and document.get("format") not in FORMATS:
@@ -157,7 +158,7 @@ def _read_payload(payload: bytes) -> Release:
         raise ReleaseError(
             "unknown-format", f"format {shown}, this host reads {' and '.join(map(str, FORMATS))}"
         )
-    problems = validation.errors("release", document)
+    problems = validation.problems("release", document, fractions)
     if problems:
         raise ReleaseError("malformed-payload", problems[0].message[:200])
     return Release(

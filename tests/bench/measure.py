@@ -23,14 +23,18 @@ class Cost(NamedTuple):
 
 
 def run(*args: str | Path, fine: Collection[int] = (0,), env: Mapping[str, str] | None = None) -> Cost:
-    """Run Python with these arguments; what it prints is shown only when its exit status is not `fine`."""
+    """Run Python with these arguments; what it prints is shown only when its exit status is not `fine`.
+
+    Its bytecode is kept, as that of an installed package is, whatever the environment says of that.
+    """
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as printed:
         before = os.times()
         process = subprocess.Popen(
             [sys.executable, *map(str, args)],
             stdout=printed,
             stderr=printed,
-            env={**os.environ, **(env or {})},
+            env={**ours, **(env or {})},
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -150,9 +150,8 @@ def _document(kind: str, data: bytes) -> Any:
         document = jsonfile.parse(data, fractions)
     except jsonfile.JsonError as error:
         raise ValueError(f"{kind}.json: {error}") from None
-    if fractions or not validation.is_valid(kind, document):
-        for problem in validation.errors(kind, document):
-            raise ValueError(f"{kind}.json: {'.'.join(map(str, problem.path))}: {problem.message[:200]}")
+    for problem in validation.problems(kind, document, fractions):
+        raise ValueError(f"{kind}.json: {'.'.join(map(str, problem.path))}: {problem.message[:200]}")
     return document
 
 

@@ -11,10 +11,12 @@ of what it renews, so there release.json alone is replaced, in one step.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
+from tidegate_compiler import parallel
 from tidegate_compiler.targets import ENVELOPES_MAX, Conflict, Found, Host, TargetError
 from tidegate_compiler.targets.folders import Folder
 from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
@@ -36,16 +38,21 @@ _STAMPED = {kind: (*sorted(names), KEYS_FILE, ENVELOPE_FILE) for kind, (_, names
 
 
 def hosts(root: Folder) -> dict[Host, str]:
-    """Return every host below `root` that has a current release, and its stamp."""
+    """Return every host below a local `root` that has a current release, and its stamp."""
     found: dict[Host, str] = {}
     for kind in FILES:
         with _open(root, kind) as folder:
-            for name in sorted(filter(is_name, folder.names())) if folder else ():
-                assert folder is not None
-                said = stamp(folder, kind, f"{name}/")
-                if said:
-                    found[kind, name] = said
+            if folder is None:
+                continue
+            names = sorted(filter(is_name, folder.names()))
+            look = functools.partial(_stamp_of, folder, kind)
+            stamps = parallel.each(look, names, parallel.by_count, "looking at the target")
+            found.update({(kind, name): said for name, said in zip(names, stamps, strict=True) if said})
     return found
+
+
+def _stamp_of(folder: Folder, kind: str, name: str) -> str:
+    return stamp(folder, kind, f"{name}/")
 
 
 def stamp(folder: Folder, kind: str, prefix: str = "") -> str:

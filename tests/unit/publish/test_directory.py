@@ -170,9 +170,9 @@ def test_an_index_of_many_more_hosts_than_there_are_is_not_parsed(
     parsed: list[int] = []
     real = jsonfile.parse
 
-    def parse(data: bytes) -> object:
+    def parse(data: bytes, fractions: list[str] | None = None) -> object:
         parsed.append(len(data))
-        return real(data)
+        return real(data, fractions)
 
     monkeypatch.setattr(jsonfile, "parse", parse)
     (target / ".tidegate" / "index.json").write_bytes(b"[" + b"{}," * 500_000 + b"{}]")

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from tidegate_schema import validation
+from tidegate_schema import jsonfile, validation
 
 KINDS = validation.kinds()
 LOCAL = ("gateway-settings",)
@@ -203,3 +205,56 @@ def test_problems_come_in_a_stable_order_with_their_place() -> None:
     found = validation.errors("peers", value)
     assert found == validation.errors("peers", dict(reversed(value.items())))
     assert [p.path for p in found] == [(), ("format",), ("peers", 1), ("peers", 1), ("peers", 1, "client_id")]
+
+
+JUNK = st.one_of(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-2, 3).map(float),
+    st.text(max_size=4),
+    st.sampled_from(
+        ["", "0" * 32, "0" * 64, KEY, "10.0.0.0/8", "client", "allow", "any", "tcp/1-65535", "\n", "\u0664"]
+    ),
+    st.lists(st.integers(0, 2), max_size=3)
+    | st.dictionaries(st.text(max_size=2), st.integers(0, 2), max_size=2),
+)
+
+
+def changed(draw: st.DrawFn, value: Any) -> Any:
+    """Return a value in which something is something else, longer, gone, or more than there was."""
+    how = draw(st.sampled_from(["replace", "append", "remove", "add", "down", "down", "down"]))
+    if how == "replace" or not isinstance(value, dict | list | str):
+        return draw(JUNK)
+    if isinstance(value, str):
+        return value + draw(st.text(max_size=2)) if how != "remove" else value[:-1]
+    if isinstance(value, list):
+        if not value or how in ("append", "add"):
+            return [*value, draw(JUNK) if draw(st.booleans()) or not value else value[0]]
+        at = draw(st.integers(0, len(value) - 1))
+        return [*value[:at], *([] if how == "remove" else [changed(draw, value[at])]), *value[at + 1 :]]
+    if not value or how in ("append", "add"):
+        return value | {draw(st.text(max_size=3)): draw(JUNK)}
+    name = draw(st.sampled_from(sorted(value)))
+    if how == "remove":
+        return {other: kept for other, kept in value.items() if other != name}
+    return value | {name: changed(draw, value[name])}
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Return a kind and the text of a document that is nearly right."""
+    kind, value = draw(st.sampled_from(VALID))
+    for _ in range(draw(st.integers(0, 2))):
+        value = changed(draw, value)
+    return kind, json.dumps(value).encode()
+
+
+@given(documents())
+@settings(max_examples=1500, deadline=None)
+def test_what_is_judged_quickly_is_judged_alike(document: tuple[str, bytes]) -> None:
+    kind, text = document
+    fractions: list[str] = []
+    try:
+        value = jsonfile.parse(text, fractions)
+    except jsonfile.JsonError:
+        return
+    assert validation.problems(kind, value, fractions) == validation.errors(kind, value)
