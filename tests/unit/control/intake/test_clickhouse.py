@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tidegate_control.intake.books import Books, Posting
-from tidegate_control.intake.clickhouse import ClickHouseStore
+from tidegate_control.intake.clickhouse import ClickHouseStore, received
 from tidegate_control.intake.store import Added, StoreError, Unavailable, open_store
 from unit.agents.receivers import PASSWORD, USER, ClickHouse
 from unit.control.intake.kit import EPOCH, NOW_S, Clock, batches, numbers, record
@@ -79,3 +80,12 @@ def test_a_wrong_password_is_one_line_that_does_not_tell_it(server: ClickHouse) 
         open_store(f"clickhouse://{USER}@127.0.0.1:{server.port}/default", "wr0ng-secret")
     assert "wr0ng-secret" not in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["gw", "{", "}{", '{"received_s":1,'])
+def test_a_line_is_given_its_time_once_whatever_is_in_it(value: str) -> None:
+    events = [{"observer.name": value, "event.sequence": number} for number in range(3)]
+    text = b"".join(json.dumps(event, separators=(",", ":")).encode() + b"\n" for event in events)
+    assert [json.loads(line) for line in received(text, 7).splitlines()] == [
+        {"received_s": 7, **event} for event in events
+    ]
