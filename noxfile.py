@@ -91,8 +91,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run every test; those that need network namespaces are skipped by name where there are none."""
     prepare(session)
-    # Unit tests keep a core busy, those of namespaces mostly wait. One more would starve the emulated machine.
-    side_by_side = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal")
+    # Unit tests keep a core busy, those of namespaces mostly wait: one worker more than there are processors.
+    # It begins when the emulated machine has ended (tests/conftest.py).
+    side_by_side = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 1), "--dist", "worksteal")
     sample = ("-m", "not whole", *side_by_side)
     python(session, "-m", "pytest", *(session.posargs or sample))
 
