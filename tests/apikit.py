@@ -46,7 +46,7 @@ class Api:
         state = repository.parent / "state"
         state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
-        self.inventory: Inventory = controlkit.service(repository)
+        self.inventory: Inventory = controlkit.service(repository, remote=settings.get("remote"))
         self.settings = replace(Settings(repository=repository, state=state), **settings)
         access = make_access(self.settings)
         self._tokens = access.tokens

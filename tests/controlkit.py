@@ -87,6 +87,6 @@ def _make(place: Path, files: Mapping[str, str], inside: str) -> None:
     git(place / "fleet.git", "config", "--unset", "remote.origin.url")
 
 
-def service(repository: Path, inside: str = "inventory") -> Inventory:
+def service(repository: Path, inside: str = "inventory", remote: str | None = None) -> Inventory:
     """Return the service on a repository."""
-    return Inventory(Repository(repository, inventory=inside))
+    return Inventory(Repository(repository, inventory=inside, remote=remote))

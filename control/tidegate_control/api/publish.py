@@ -27,6 +27,8 @@ def publish(call: Call) -> Answer:
         detail = "nobody to hand over to: set publish_command or publish_directory in the server's settings"
         raise named(409, "no-publisher", "Publishing is not set up", detail)
     shape.check(SCHEMA, call.body)
+    # What others took back at the remote a moment ago is not published.
+    call.services.inventory.refresh()
     snapshot = call.services.inventory.snapshot()
     if call.body["commit"] != snapshot.commit:
         raise Stale(

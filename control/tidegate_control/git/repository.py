@@ -70,6 +70,8 @@ class Repository:
         self.directory = _directory(Path(path))
         self.branch = branch
         self.ref = f"refs/heads/{branch}"
+        self._seen = f"refs/tidegate/remote/{branch}"
+        """Where the remote's branch was last."""
         self.inventory = _inside(inventory)
         if not branch or branch.startswith("-"):
             raise GitError("no name for a branch")
@@ -148,6 +150,7 @@ class Repository:
             except BehindError:
                 self.follow()
                 return False
+            self._note(new)
         moved = refs.advance(self.directory, self.objects, self.ref, new, old, _REASON)
         if not moved and self.remote is not None and not self._has(new, self.head()):
             raise GitError(
@@ -172,22 +175,41 @@ class Repository:
     def follow(self) -> None:
         """Move the branch to where the remote's is; what is only here goes there. GitError when they have diverged.
 
-        With `review` nothing of the branch goes there: what is only here is what somebody took back.
+        What the remote had and has no longer does not go there again: somebody took it back. With `review` nothing of
+        the branch does.
         """
         if self.remote is None:
             return
         theirs, ours = self.remote.fetched(self.ref), self.head()
         if theirs is None:
             raise GitError(f"the remote has no branch {self.branch}; push it there first")
-        if theirs == ours:
+        if theirs != ours and not self._has(ours, theirs):
+            self._bring(ours, theirs)
             return
-        if self._has(ours, theirs):
+        self._note(theirs)
+        if theirs != ours:
             refs.advance(self.directory, self.objects, self.ref, theirs, ours, _REASON)
-        elif self._has(theirs, ours) and not self.review:
-            with suppress(BehindError):  # it has moved again; whoever comes next follows
-                self.remote.push(ours, self.ref, theirs)
-        else:
+
+    def _bring(self, ours: str, theirs: str) -> None:
+        """Push what is only here; GitError when that is not meant."""
+        assert self.remote is not None
+        seen = self.objects.find(self._seen)
+        if seen is not None and not self._has(seen, theirs):
+            raise GitError(
+                f"{self.branch} was taken back at the remote, from {seen[:12]} to {theirs[:12]}, and what was taken "
+                f"back is not pushed again; take it back here, too: git update-ref {self.ref} {theirs[:12]}"
+            )
+        if self.review or not self._has(theirs, ours):
             raise GitError(f"{self.branch} here and at the remote have diverged; {_DIVERGED}")
+        with suppress(BehindError):  # it has moved again; whoever comes next follows
+            self.remote.push(ours, self.ref, theirs)
+            self._note(ours)
+
+    def _note(self, tip: str) -> None:
+        """Note where the remote's branch is."""
+        seen = self.objects.find(self._seen)
+        if seen != tip:
+            refs.advance(self.directory, self.objects, self._seen, tip, seen or refs.absent(tip), _REASON)
 
     def released(self) -> str | None:
         """Return the ID of the commit that was published last; None where no publish has told this repository."""

@@ -117,6 +117,22 @@ def test_only_the_tip_is_published(tmp_path: Path) -> None:
     assert not list(requests.iterdir())
 
 
+def test_what_was_taken_back_at_the_remote_is_not_published(tmp_path: Path) -> None:
+    requests = tmp_path / "requests"
+    requests.mkdir()
+    remote = tmp_path / "remote.git"
+    api = served(tmp_path / "fleet", publish_directory=requests, remote=str(remote))
+    controlkit.git(tmp_path, "clone", "-q", "--bare", str(api.repository), str(remote))
+    before = api.inventory.head()
+    assert api("POST", "/groups", NEW["groups"]).status_code == 201
+    controlkit.git(remote, "update-ref", "refs/heads/main", before)
+    status, told = publish(api)
+    assert (status, list(requests.iterdir())) == (503, [])
+    assert "taken back at the remote" in str(told["detail"])
+    controlkit.git(api.repository, "update-ref", "refs/heads/main", before)
+    assert publish(api)[0] == 202
+
+
 def test_an_inventory_with_errors_is_not_published(tmp_path: Path) -> None:
     files = controlkit.example()
     files["groups/people.yaml"] += "broken: {members: [nobody]}\n"

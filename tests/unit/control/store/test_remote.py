@@ -142,12 +142,43 @@ def test_what_was_pushed_here_goes_there_and_what_diverged_is_said(
     here = _push(tmp_path, local, "here")
     inventory.refresh()
     assert git(remote, "rev-parse", "main") == here
-    git(tmp_path / "seed", "checkout", "-q", "-b", "x", f"{here}^")
+    newer = _push(tmp_path, local, "newer")
+    git(tmp_path / "seed", "checkout", "-q", "-b", "x", here)
     git(tmp_path / "seed", "commit", "-q", "--allow-empty", "-m", "there")
-    git(tmp_path / "seed", "push", "-q", "-f", str(remote), "HEAD:main")
+    git(tmp_path / "seed", "push", "-q", str(remote), "HEAD:main")
     with pytest.raises(Unavailable, match="have diverged; merge"):
         _write(inventory, "lab")
-    assert git(local, "rev-parse", "main") == here
+    assert git(local, "rev-parse", "main") == newer
+
+
+@pytest.mark.parametrize("then", ["nothing", "another"])
+@pytest.mark.parametrize("came", ["written", "followed", "brought"])
+def test_what_was_taken_back_there_is_not_pushed_again_but_taken_back_here(
+    local: Path, remote: Path, tmp_path: Path, came: str, then: str
+) -> None:
+    inventory = _service(local, remote)
+    before = inventory.head()
+    if came == "written":
+        _write(inventory, "bad")
+    else:
+        _push(tmp_path, remote if came == "followed" else local, "bad")
+        inventory.refresh()
+    bad = git(remote, "rev-parse", "main")
+    assert bad == inventory.head() != before
+    git(remote, "update-ref", "refs/heads/main", before)
+    if then == "another":
+        git(tmp_path / "seed", "checkout", "-q", "-B", "main", before)
+        git(tmp_path / "seed", "commit", "-q", "--allow-empty", "-m", "another")
+        git(tmp_path / "seed", "push", "-q", str(remote), "HEAD:main")
+    there = git(remote, "rev-parse", "main")
+    mend = f"from {bad[:12]} to {there[:12]}.*git update-ref refs/heads/main {there[:12]}"
+    for act in (inventory.refresh, lambda: _write(inventory, "lab"), inventory.refresh):
+        with pytest.raises(Unavailable, match=mend):
+            act()
+    assert git(remote, "rev-parse", "main") == there
+    git(local, "update-ref", "refs/heads/main", there[:12])
+    inventory.refresh()
+    assert git(remote, "rev-parse", f"{_write(inventory, 'lab')}^") == there
 
 
 def test_remotes_that_are_none(local: Path, tmp_path: Path) -> None:
@@ -201,6 +232,6 @@ def test_with_review_what_was_taken_back_there_is_not_pushed_again(
     inventory.refresh()
     assert inventory.head() == bad
     git(remote, "update-ref", "refs/heads/main", before)
-    with pytest.raises(Unavailable, match="have diverged"):
+    with pytest.raises(Unavailable, match="was taken back at the remote"):
         inventory.refresh()
     assert git(remote, "rev-parse", "main") == before
