@@ -59,6 +59,8 @@ def new(visit: Visit) -> Response:
         raise NotFound("there is one overlay, and it is there already")
     if visit.request.method == "GET":
         return _form(visit, kind, None, forms.to_text({}, kind))
+    if visit.form.get("step") == "check":
+        return _check(visit, kind, None)
     name = visit.form.get("name", "").strip()
     fields = forms.to_fields(visit.form, kind)
     run = partial(
@@ -90,6 +92,8 @@ def edit(visit: Visit) -> Response:
     found = object_of(visit.snapshot, kind, name)
     if visit.request.method == "GET":
         return _form(visit, kind, name, forms.to_text(found.fields, kind))
+    if visit.form.get("step") == "check":
+        return _check(visit, kind, name)
     moved = _moved(visit, kind, name)
     if moved and visit.form.get("step") == "plan":
         return _form(visit, kind, name, _text(visit, kind, name), changed=moved)
@@ -159,6 +163,51 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
     return _form(visit, kind, name, text, wrong)
 
 
+def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
+    """Tell what is wrong so far with a form that is being filled in: a part of a page, for scripts."""
+    boxes = _boxes(kind, name is None)
+    own = visit.form.get("name", "").strip() if name is None else name
+    missing = [
+        field.title
+        for field in kind.fields
+        if field.is_required and not visit.form.get(field.name, "").strip()
+    ]
+    if kind.is_named and not own:
+        missing.insert(0, "Name")
+    wrong = _key_problem(visit, kind, name, is_asked=False)
+    if wrong is None and (own or not kind.is_named):
+        try:
+            visit.services.inventory.check(
+                kind.word,
+                own,
+                forms.to_fields(visit.form, kind),
+                is_new=name is None,
+                file=visit.form.get("file", "").strip() or None,
+            )
+        except (Invalid, Exists, Refused) as error:
+            wrong = _wrong(visit, kind, name, error)
+    wrong = wrong or Wrong()
+    at = dict(wrong.at or {})
+    if missing:  # which is said by itself, and not of a field that nobody has come to
+        at[places.NAME] = tuple(one for one in at.get(places.NAME, ()) if not one.code)
+    elsewhere = [one for field, found in at.items() if field not in boxes for one in found]
+    return visit.page(
+        "check.html",
+        boxes=boxes,
+        at={field: at[field] for field in boxes if at.get(field)},
+        others=[*elsewhere, *wrong.others],
+        refusal=wrong.refusal,
+        missing=missing,
+        titles=titles(kind),
+    )
+
+
+def _boxes(kind: Kind, is_new: bool) -> list[str]:
+    """Return the fields at which a form can say what is wrong."""
+    named = ["name"] if is_new and kind.is_named else []
+    return [*named, *(field.name for field in kind.fields), *(["file"] if is_new else [])]
+
+
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
     if isinstance(error, Exists):
         return Wrong(at={places.NAME: (Line(str(error)),)}, status=409)
@@ -176,14 +225,17 @@ def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) ->
     return Wrong("", told.at, told.others, status)
 
 
-def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
-    """Refuse what is, and ask about what may be, a private key; a key that is there already is none to ask about."""
+def _key_problem(visit: Visit, kind: Kind, name: str | None, *, is_asked: bool = True) -> Wrong | None:
+    """Refuse what is a private key, and where `is_asked` ask about what may be one.
+
+    A key that is there already is none to ask about.
+    """
     if kind.field("public_key") is None:
         return None
     key = visit.form.get("public_key", "")
     if name is not None and object_of(visit.snapshot, kind, name).fields.get("public_key") == key.strip():
         return None
-    told = keycheck.problem(key, visit.form.get("confirm_key") == "yes")
+    told = keycheck.problem(key, not is_asked or visit.form.get("confirm_key") == "yes")
     return None if told is None else Wrong(at={"public_key": (Line(told),)})
 
 
@@ -232,6 +284,7 @@ def _form(
         commit=visit.snapshot.commit,
         text=text,
         at=at,
+        boxes=_boxes(kind, name is None),
         problems=bool(at or (wrong and wrong.others)),
         others=wrong.others if wrong else (),
         refusal=wrong.refusal if wrong else "",
