@@ -26,6 +26,7 @@ from tidegate_control.ui.pages.objects import (
 )
 from tidegate_control.ui.visit import Visit
 
+_MISSING = "TG012"
 _FILE_OPTION = "with --file"
 FILES = 12
 """How many files of a kind the form names."""
@@ -187,15 +188,16 @@ def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
         except (Invalid, Exists, Refused) as error:
             wrong = _wrong(visit, kind, name, error)
     wrong = wrong or Wrong()
-    at = dict(wrong.at or {})
-    if missing:  # which is said by itself, and not of a field that nobody has come to
+    at, others = dict(wrong.at or {}), wrong.others
+    if missing:  # which is said by itself, and not as a fault of fields that nobody has come to
         at[places.NAME] = tuple(one for one in at.get(places.NAME, ()) if not one.code)
+        others = tuple(one for one in others if one.code != _MISSING)
     elsewhere = [one for field, found in at.items() if field not in boxes for one in found]
     return visit.page(
         "check.html",
         boxes=boxes,
         at={field: at[field] for field in boxes if at.get(field)},
-        others=[*elsewhere, *wrong.others],
+        others=[*elsewhere, *others],
         refusal=wrong.refusal,
         missing=missing,
         titles=titles(kind),
