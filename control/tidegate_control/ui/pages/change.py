@@ -27,6 +27,7 @@ from tidegate_control.ui.pages.objects import (
 from tidegate_control.ui.visit import Visit
 
 _MISSING = "TG012"
+_KEY = "public_key"
 _FILE_OPTION = "with --file"
 FILES = 12
 """How many files of a kind the form names."""
@@ -168,28 +169,22 @@ def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
     """Tell what is wrong so far with a form that is being filled in: a part of a page, for scripts."""
     boxes = _boxes(kind, name is None)
     own = visit.form.get("name", "").strip() if name is None else name
+    fields = forms.to_fields(visit.form, kind) | _known_key(visit, kind, name)
     missing = [
-        field.title
-        for field in kind.fields
-        if field.is_required and not visit.form.get(field.name, "").strip()
+        field.title for field in kind.fields if field.is_required and field.name not in (*fields, _KEY)
     ]
     if kind.is_named and not own:
         missing.insert(0, "Name")
-    wrong = _key_problem(visit, kind, name, is_asked=False)
-    if wrong is None and (own or not kind.is_named):
+    wrong = Wrong()
+    if own or not kind.is_named:
+        file = visit.form.get("file", "").strip() or None
         try:
-            visit.services.inventory.check(
-                kind.word,
-                own,
-                forms.to_fields(visit.form, kind),
-                is_new=name is None,
-                file=visit.form.get("file", "").strip() or None,
-            )
+            visit.services.inventory.check(kind.word, own, fields, is_new=name is None, file=file)
         except (Invalid, Exists, Refused) as error:
             wrong = _wrong(visit, kind, name, error)
-    wrong = wrong or Wrong()
     at, others = dict(wrong.at or {}), wrong.others
-    if missing:  # which is said by itself, and not as a fault of fields that nobody has come to
+    has_no_key = kind.field(_KEY) is not None and _KEY not in fields
+    if missing or has_no_key:  # which is no fault of fields that nobody has come to
         at[places.NAME] = tuple(one for one in at.get(places.NAME, ()) if not one.code)
         others = tuple(one for one in others if one.code != _MISSING)
     elsewhere = [one for field, found in at.items() if field not in boxes for one in found]
@@ -200,8 +195,18 @@ def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
         others=[*elsewhere, *others],
         refusal=wrong.refusal,
         missing=missing,
+        waits=has_no_key,
         titles=titles(kind),
     )
+
+
+def _known_key(visit: Visit, kind: Kind, name: str | None) -> dict[str, Any]:
+    """Return the key that the object has already. No check is sent another: it waits for the plan (`parts.checks`)."""
+    if name is None or kind.field(_KEY) is None:
+        return {}
+    return {
+        field: value for field, value in object_of(visit.snapshot, kind, name).fields.items() if field == _KEY
+    }
 
 
 def _boxes(kind: Kind, is_new: bool) -> list[str]:
@@ -227,17 +232,14 @@ def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) ->
     return Wrong("", told.at, told.others, status)
 
 
-def _key_problem(visit: Visit, kind: Kind, name: str | None, *, is_asked: bool = True) -> Wrong | None:
-    """Refuse what is a private key, and where `is_asked` ask about what may be one.
-
-    A key that is there already is none to ask about.
-    """
+def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
+    """Refuse what is, and ask about what may be, a private key; a key that is there already is none to ask about."""
     if kind.field("public_key") is None:
         return None
     key = visit.form.get("public_key", "")
     if name is not None and object_of(visit.snapshot, kind, name).fields.get("public_key") == key.strip():
         return None
-    told = keycheck.problem(key, not is_asked or visit.form.get("confirm_key") == "yes")
+    told = keycheck.problem(key, visit.form.get("confirm_key") == "yes")
     return None if told is None else Wrong(at={"public_key": (Line(told),)})
 
 
