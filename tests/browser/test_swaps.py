@@ -362,6 +362,17 @@ def test_an_ended_session_leads_to_the_form_to_log_in_as_a_whole(
     tab.wait_for_url(f"{site.url}{onward}")
 
 
+def test_going_back_after_the_session_has_ended_asks_to_log_in(site: Site, open_tab: Open) -> None:
+    tab = open_tab(site)
+    tab.goto("/clients")
+    tab.fill("#q", "nyc1")
+    tab.wait_for_url("**q=nyc1**")
+    end(site, tab)
+    tab.go_back()
+    tab.wait_for_url("**/login?next=%2Fclients")
+    assert tab.locator("h1").all_inner_texts() == ["Log in to Tidegate"]
+
+
 def test_what_the_server_refuses_is_told_in_a_line(
     site: Site, open_tab: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
