@@ -41,6 +41,7 @@ def test_replay_says_what_enforce_would_break_and_offers_no_switch(
     tab.goto("/replay")
     assert "Would break" not in main(tab)
     tab.click("main button:has-text('Replay')")
+    tab.wait_for_selector("h2:has-text('Readiness')")
     said = main(tab)
     assert "Would break (3)" in said
     assert "bob-laptop → resource:prod-db (10.20.5.3) tcp/5432" in said
@@ -83,6 +84,7 @@ def test_a_suggestion_leads_to_a_form_and_that_to_its_plan(
     tab.goto("/suggest")
     assert tab.locator("main section").count() == 0
     tab.click("main button:has-text('Suggest')")
+    tab.wait_for_selector("h2:has-text('Unused')")
     said = main(tab)
     assert "Policies that decided nothing" in said
     assert "Not asked for" in said  # what a deny policy refuses on purpose

@@ -184,10 +184,12 @@ def test_a_list_is_filtered_sorted_and_found_by_client_id(site: Site, open_tab: 
     names = ["carol-laptop", "ci-runner", "dave-laptop", "erin-desktop", "monitor"]
     assert tab.locator("tbody th").all_inner_texts() == names
     tab.click("thead >> text=Name")
+    tab.wait_for_url("**sort=-name**")
     assert tab.locator("th[aria-sort=descending]").count() == 1
     assert tab.locator("tbody th").first.inner_text() == "monitor"
     tab.goto("/clients")
     tab.click("thead >> text=Addresses")
+    tab.wait_for_url("**sort=addresses**")
     assert tab.locator("tbody th").first.inner_text() == "alice-laptop"
     bob = site.inventory.snapshot().objects("client")["bob-laptop"].client_id
     tab.fill("#q", str(bob))

@@ -6,11 +6,11 @@ from functools import cache
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from tidegate_control import problems
 from tidegate_control.access.csrf import csrf_token
-from tidegate_control.access.onward import address, local
+from tidegate_control.access.onward import VARY, address, is_part, page_of, redirection
 
 _MACHINES = ("/api/", "/v1/")
 
@@ -37,14 +37,15 @@ async def refuse(request: Request, error: Exception) -> Response:
     problem = problems.of(error)
     if not _wants_page(request):
         return problems.response(problem)
-    if problem.status == 401 and request.method in ("GET", "HEAD"):
-        query = f"?{request.url.query}" if request.url.query else ""
-        return RedirectResponse(address(local(request.url.path + query)), 303)
+    if problem.status == 401 and (request.method in ("GET", "HEAD") or is_part(request)):
+        return redirection(request, address(page_of(request)), 401)
     text = (
         _templates().get_template("refused.html").render(problem=problem, session=bool(csrf_token(request)))
     )
-    return HTMLResponse(text, problem.status, problem.headers)
+    return HTMLResponse(text, problem.status, {**problem.headers, **VARY})
 
 
 def _wants_page(request: Request) -> bool:
-    return not request.url.path.startswith(_MACHINES) and "text/html" in request.headers.get("accept", "")
+    if request.url.path.startswith(_MACHINES):
+        return False
+    return is_part(request) or "text/html" in request.headers.get("accept", "")

@@ -188,6 +188,19 @@ class Inventory:
             lambda snapshot: edits.update(snapshot, kind, name, fields), author, expected, dry_run, message
         )
 
+    def check(
+        self, kind: str, name: str, fields: Mapping[str, Any], *, is_new: bool, file: str | None = None
+    ) -> None:
+        """Judge what `create` or `update` would write, without its plan. Raises InventoryError."""
+
+        def edit(snapshot: Snapshot) -> Edit:
+            if is_new:
+                return edits.create(snapshot, kind, name, fields, file)
+            return edits.update(snapshot, kind, name, fields)
+
+        with _git():
+            self._judged(self._at(self._repository.head()), edit)
+
     def delete(
         self,
         kind: str,
@@ -235,11 +248,7 @@ class Inventory:
             while True:
                 base = self._at(self._repository.head())
                 self._meets(expected, base)
-                _is_known(base)
-                made = edit(base)
-                content = _content(base.content, made.change)
-                after = Snapshot.of(base.commit, content, base)
-                _judge(base, after)
+                made, after = self._judged(base, edit)
                 if dry_run:
                     return self._rehearsed(base, after, made)
                 if not _changes(made.change):
@@ -249,6 +258,15 @@ class Inventory:
                     return done
                 if time.monotonic() > deadline:
                     raise Unavailable("too many others write at once; nothing is written, try again")
+
+    @staticmethod
+    def _judged(base: Snapshot, edit: Callable[[Snapshot], Edit]) -> tuple[Edit, Snapshot]:
+        """Return an edit, and the inventory with it."""
+        _is_known(base)
+        made = edit(base)
+        after = Snapshot.of(base.commit, _content(base.content, made.change), base)
+        _judge(base, after)
+        return made, after
 
     def _published(
         self, base: Snapshot, after: Snapshot, made: Edit, author: Author, message: str | None

@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl
 import jinja2
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from tidegate_control import problems
+from tidegate_control.access import onward
 from tidegate_control.access.caller import EDITOR, READER, Caller
 from tidegate_control.access.csrf import csrf_token
 from tidegate_control.access.guard import caller_of, require
@@ -134,9 +135,9 @@ class Visit:
             "counts": {kind.path: len(snapshot.objects(kind.word)) for kind in kinds.kinds().values()},
         }
 
-    def goto(self, path: str) -> RedirectResponse:
-        """Return a redirection that a browser follows with GET."""
-        return RedirectResponse(path, 303)
+    def goto(self, path: str) -> Response:
+        """Return a redirection that a browser follows with GET, as a whole page also where a script has asked."""
+        return onward.redirection(self.request, path)
 
 
 def endpoint(

@@ -26,6 +26,8 @@ from tidegate_control.ui.pages.objects import (
 )
 from tidegate_control.ui.visit import Visit
 
+_MISSING = "TG012"
+_KEY = "public_key"
 _FILE_OPTION = "with --file"
 FILES = 12
 """How many files of a kind the form names."""
@@ -59,6 +61,8 @@ def new(visit: Visit) -> Response:
         raise NotFound("there is one overlay, and it is there already")
     if visit.request.method == "GET":
         return _form(visit, kind, None, forms.to_text({}, kind))
+    if visit.form.get("step") == "check":
+        return _check(visit, kind, None)
     name = visit.form.get("name", "").strip()
     fields = forms.to_fields(visit.form, kind)
     run = partial(
@@ -90,6 +94,8 @@ def edit(visit: Visit) -> Response:
     found = object_of(visit.snapshot, kind, name)
     if visit.request.method == "GET":
         return _form(visit, kind, name, forms.to_text(found.fields, kind))
+    if visit.form.get("step") == "check":
+        return _check(visit, kind, name)
     moved = _moved(visit, kind, name)
     if moved and visit.form.get("step") == "plan":
         return _form(visit, kind, name, _text(visit, kind, name), changed=moved)
@@ -157,6 +163,56 @@ def _step(visit: Visit, kind: Kind, name: str | None, proposal: review.Proposal)
     if "public_key" in (wrong.at or {}):
         text["public_key"] = ""  # whatever it is that is no key: it may be a part of a private one
     return _form(visit, kind, name, text, wrong)
+
+
+def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
+    """Tell what is wrong so far with a form that is being filled in: a part of a page, for scripts."""
+    boxes = _boxes(kind, name is None)
+    own = visit.form.get("name", "").strip() if name is None else name
+    fields = forms.to_fields(visit.form, kind) | _known_key(visit, kind, name)
+    missing = [
+        field.title for field in kind.fields if field.is_required and field.name not in (*fields, _KEY)
+    ]
+    if kind.is_named and not own:
+        missing.insert(0, "Name")
+    wrong = Wrong()
+    if own or not kind.is_named:
+        file = visit.form.get("file", "").strip() or None
+        try:
+            visit.services.inventory.check(kind.word, own, fields, is_new=name is None, file=file)
+        except (Invalid, Exists, Refused) as error:
+            wrong = _wrong(visit, kind, name, error)
+    at, others = dict(wrong.at or {}), wrong.others
+    has_no_key = kind.field(_KEY) is not None and _KEY not in fields
+    if missing or has_no_key:  # which is no fault of fields that nobody has come to
+        at[places.NAME] = tuple(one for one in at.get(places.NAME, ()) if not one.code)
+        others = tuple(one for one in others if one.code != _MISSING)
+    elsewhere = [one for field, found in at.items() if field not in boxes for one in found]
+    return visit.page(
+        "check.html",
+        boxes=boxes,
+        at={field: at[field] for field in boxes if at.get(field)},
+        others=[*elsewhere, *others],
+        refusal=wrong.refusal,
+        missing=missing,
+        waits=has_no_key,
+        titles=titles(kind),
+    )
+
+
+def _known_key(visit: Visit, kind: Kind, name: str | None) -> dict[str, Any]:
+    """Return the key that the object has already. No check is sent another: it waits for the plan (`parts.checks`)."""
+    if name is None or kind.field(_KEY) is None:
+        return {}
+    return {
+        field: value for field, value in object_of(visit.snapshot, kind, name).fields.items() if field == _KEY
+    }
+
+
+def _boxes(kind: Kind, is_new: bool) -> list[str]:
+    """Return the fields at which a form can say what is wrong."""
+    named = ["name"] if is_new and kind.is_named else []
+    return [*named, *(field.name for field in kind.fields), *(["file"] if is_new else [])]
 
 
 def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) -> Wrong:
@@ -232,6 +288,7 @@ def _form(
         commit=visit.snapshot.commit,
         text=text,
         at=at,
+        boxes=_boxes(kind, name is None),
         problems=bool(at or (wrong and wrong.others)),
         others=wrong.others if wrong else (),
         refusal=wrong.refusal if wrong else "",

@@ -1,4 +1,4 @@
-"""The style, the script and the icon: three files that are read once, and known by what is in them."""
+"""The style, the scripts and the icon: files that are read once, and known by what is in them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tidegate_control.problems import Problem
 TYPES = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "htmx.min.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 

@@ -1,4 +1,4 @@
-// What is nicer with scripts. Every page does without this file.
+// What is nicer with scripts, beside what htmx does by attributes. Every page does without both files.
 "use strict";
 
 // A phone's menu begins closed; where there is room it is always open.
@@ -32,7 +32,7 @@ for (const pick of document.querySelectorAll(".pick")) {
     const lines = area.value.split("\n").map((line) => line.trim()).filter(Boolean);
     if (word && !lines.includes(word)) {
       area.value = area.tagName === "INPUT" ? word : [...lines, word].join("\n");
-      area.dispatchEvent(new Event("input", { bubbles: true }));
+      for (const kind of ["input", "change"]) area.dispatchEvent(new Event(kind, { bubbles: true }));
     }
     input.value = "";
     input.focus();
@@ -51,10 +51,39 @@ for (const form of document.querySelectorAll("form.fields")) {
   window.addEventListener("beforeunload", (event) => { if (dirty) event.preventDefault(); });
 }
 
-// A menu of a filter acts at once.
-for (const select of document.querySelectorAll(".filter select")) {
-  select.addEventListener("change", () => select.form.requestSubmit());
+// An error takes the place of what was asked for, as one line of text; htmx by itself leaves it out.
+function tell(target, words) {
+  const [note, line] = [document.createElement("div"), document.createElement("p")];
+  note.className = "note bad";
+  note.setAttribute("role", "alert");
+  line.textContent = words;
+  note.append(line);
+  target.replaceChildren(note);
 }
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (detail.xhr.status < 400) return;
+  detail.isError = false;
+  const said = new DOMParser().parseFromString(detail.xhr.responseText, "text/html").querySelector(".note p");
+  tell(detail.target, said?.textContent.trim() || `The server answered with status ${detail.xhr.status}.`);
+});
+document.addEventListener("htmx:sendError", ({ detail }) => tell(detail.target, "The server does not answer."));
+
+// The same address twice is one step of the way back.
+document.addEventListener("htmx:beforeHistoryUpdate", ({ detail }) => {
+  if (detail.history.path === location.pathname + location.search) detail.history.type = "replace";
+});
+
+document.addEventListener("htmx:afterSettle", () => {
+  // A field says by itself whether something is wrong with it; a fieldset may not.
+  for (const box of document.querySelectorAll("form.fields [id^=problem-]")) {
+    const field = document.getElementById(box.id.replace("problem", "field"));
+    if (!field || field.tagName === "FIELDSET") continue;
+    if (box.childElementCount) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+  }
+  // Where the link that was followed is gone, the keyboard goes on at what was found.
+  if (document.activeElement === document.body) document.getElementById("found")?.focus();
+});
 
 // What went wrong is read first.
 document.querySelector("[data-focus]")?.focus();

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tidegate_control.access.caller import EDITOR, GATEWAY_INTAKE, READER
 from tidegate_control.access.onward import address, local
-from unit.control.door.doorkit import Browser, Door, bearer, ours
+from unit.control.door.doorkit import BASE, Browser, Door, bearer, ours
 
 SECURE = "https://control.example.net"
 
@@ -181,6 +181,41 @@ def test_a_browser_without_a_session_is_shown_the_form_and_led_back(door: Door) 
     assert 'name="next" value="/pages/reader?a=b"' in form.text
     assert address("/") == "/login"
     assert client.get("/api/v1/reader", headers={"accept": "text/html"}).status_code == 401
+
+
+def test_a_script_of_ours_without_a_session_makes_the_browser_load_the_form_as_a_page(door: Door) -> None:
+    client = door.client()
+    asks = {"hx-request": "true", "accept": "*/*"}
+    answer = client.get("/pages/reader?a=b", headers=asks)
+    assert answer.status_code == 401, (
+        "a redirection would be followed, and the form put into a part of the page"
+    )
+    assert answer.headers["hx-redirect"] == "/login?next=%2Fpages%2Freader%3Fa%3Db"
+    assert answer.text == ""
+    shown = asks | ours() | {"hx-current-url": f"{BASE}/pages/editor?c=d"}
+    answer = client.post("/pages/editor", headers=shown)
+    assert answer.headers["hx-redirect"] == "/login?next=%2Fpages%2Feditor%3Fc%3Dd"
+    for url in (
+        "",
+        "http://[",
+        "//evil.example",
+        "https://evil.example//evil.example",
+        "/\\evil.example",
+        "x" * 4000,
+    ):
+        answer = client.post("/pages/editor", headers=shown | {"hx-current-url": url})
+        assert (answer.status_code, answer.headers["hx-redirect"]) == (401, "/login"), url
+    assert "hx-redirect" not in client.get("/api/v1/reader", headers=asks).headers
+
+
+def test_answers_that_differ_for_a_script_of_ours_say_so(door: Door) -> None:
+    client = door.client()
+    for fields in ({"accept": "text/html"}, {"hx-request": "true"}):
+        answer = client.get("/pages/reader", headers=fields)
+        assert (answer.headers["vary"], answer.headers["cache-control"]) == ("HX-Request", "no-store")
+    refused = door.browser().client.get("/pages/editor", headers={"hx-request": "true"})
+    assert (refused.status_code, refused.headers["vary"]) == (403, "HX-Request")
+    assert refused.headers["content-type"].startswith("text/html")
 
 
 def test_the_form_shows_what_it_is_given_as_text(door: Door) -> None:

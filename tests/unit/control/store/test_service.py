@@ -50,6 +50,20 @@ def test_a_write_is_one_commit_by_its_author(inventory: Inventory, repository: P
     assert service(repository).snapshot().files == outcome.snapshot.files
 
 
+def test_a_check_judges_as_a_write_does_and_writes_nothing(inventory: Inventory) -> None:
+    before = inventory.head()
+    inventory.check("client", "zoe-laptop", CLIENT, is_new=True, file="clients/zoe.yaml")
+    inventory.check("client", "alice-laptop", CLIENT, is_new=False)
+    with pytest.raises(Exists):
+        inventory.check("client", "alice-laptop", CLIENT, is_new=True)
+    with pytest.raises(NotFound):
+        inventory.check("client", "zoe-laptop", CLIENT, is_new=False)
+    with pytest.raises(Invalid) as caught:
+        inventory.check("client", "alice-laptop", CLIENT | {"addresses": ["10.99.0.1/32"]}, is_new=False)
+    assert [problem.code for problem in caught.value.diagnostics] == ["TG040"]
+    assert inventory.head() == before
+
+
 def test_update_and_delete(inventory: Inventory) -> None:
     fields = dict(inventory.snapshot().objects("client")["alice-laptop"].fields)
     fields["addresses"] = ["10.64.0.77/32", *fields["addresses"][1:]]
