@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tidegate_control.app import Services, make_access, make_app
 from tidegate_control.intake.store import EventStore, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
+from tidegate_control.ui import routes as ui
 
 BASE = api.PREFIX
 SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
@@ -40,7 +42,7 @@ class LazyStore:
 
 
 class Api:
-    """The server's application with the API as its one room: real tokens, real limits, a real repository."""
+    """The server's application with the API and the pages as its rooms: real tokens, limits, and a real repository."""
 
     def __init__(self, repository: Path, **settings: Any) -> None:
         state = repository.parent / "state"
@@ -53,7 +55,7 @@ class Api:
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
         self.events: Any = LazyStore(state)
         self.services = Services(self.settings, self.inventory, self.events, access)
-        self.app = make_app(self.services, [api.routes])
+        self.app = make_app(self.services, [api.routes, ui.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def token(self, name: str, *scopes: str) -> str:
@@ -84,6 +86,19 @@ class Api:
         answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data))
         told = answer.headers.get("content-type", "")
         assert answer.status_code < 400 or told == problems.MEDIA_TYPE, answer.text
+        assert "Traceback" not in answer.text
+        return answer
+
+    def page(
+        self, path: str, form: Mapping[str, str] | None = None, *, scope: str = "editor"
+    ) -> httpx.Response:
+        """Return a page, or with a form what comes of sending it; the token stands for a session."""
+        sent = {"Authorization": f"Bearer {self.tokens[scope]}"}
+        data = None
+        if form is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+            data = urllib.parse.urlencode(form).encode()
+        answer = asyncio.run(self._send("GET" if data is None else "POST", path, sent, data))
         assert "Traceback" not in answer.text
         return answer
 

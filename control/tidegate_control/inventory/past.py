@@ -19,16 +19,23 @@ _KEY = re.compile(rb"^[^\s#\-\[\]{}'\"][^\n]*", re.MULTILINE)
 """A line that begins at its first column, as an object's name does in a file in block style."""
 
 
-def commits_of(repository: Repository, kind: str, name: str, start: str, limit: int) -> list[Logged]:
-    """Return the commits from `start` on backwards that changed an object, at most `limit`."""
+def commits_of(
+    repository: Repository, kind: str, name: str, start: str, limit: int, near: str | None = None
+) -> list[Logged]:
+    """Return the commits from `start` on backwards that changed an object, at most `limit`.
+
+    `near` is a file in which it is now, from the repository's top: of a commit that changes hundreds of files, such as
+    the first one, that is looked at first.
+    """
     found: list[Logged] = []
     for one in _commits(repository, kind, start):
         parent = repository.parent(one.commit)
-        for file in one.files:
+        for file in sorted(one.files, key=lambda file: file != near):
             after = _part(repository, one.commit, kind, file, name)
             before = _part(repository, parent, kind, file, name) if parent else None
             if before != after:
                 found.append(one)
+                near = file
                 break
         if len(found) == limit:
             break

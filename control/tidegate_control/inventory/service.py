@@ -132,18 +132,29 @@ class Inventory:
             folder = () if kind is None else (OVERLAY_FILE if kind == OVERLAY else FOLDERS[kind],)
             found = self._repository.log(start=start, limit=limit, paths=folder)
         else:
-            found = commits_of(self._repository, kind, name, start, limit)
+            found = commits_of(self._repository, kind, name, start, limit, self._file_of(kind, name))
         return [self._entry(one) for one in found]
 
+    def _file_of(self, kind: str, name: str) -> str | None:
+        """Return the file of an object, from the repository's top, where some inventory in memory has it."""
+        with self._reading:
+            known = next(reversed(self._snapshots.values()), None)
+        sheet = known.place(kind, name) if known is not None else None
+        return f"{self._prefix}{sheet.file}" if sheet is not None else None
+
+    @property
+    def _prefix(self) -> str:
+        """Return what the paths of the inventory's files begin with, from the repository's top."""
+        return f"{self._repository.inventory}/" if self._repository.inventory else ""
+
     def _entry(self, one: Logged) -> Entry:
-        prefix = f"{self._repository.inventory}/" if self._repository.inventory else ""
         return Entry(
             one.commit,
             show_path(one.name),
             show_path(one.email),
             one.when,
             show_path(one.subject),
-            tuple(show_path(file.removeprefix(prefix)) for file in one.files),
+            tuple(show_path(file.removeprefix(self._prefix)) for file in one.files),
         )
 
     # Writing --------------------------------------------------------------------------------------------------------
@@ -267,9 +278,8 @@ class Inventory:
 
     def _rehearsed(self, base: Snapshot, after: Snapshot, made: Edit) -> Outcome:
         """Return what a write would do."""
-        warnings = tuple(
-            d for d in after.checked.diagnostics if d not in base.checked.diagnostics and not d.is_error
-        )
+        known = set(base.checked.diagnostics)
+        warnings = tuple(d for d in after.checked.diagnostics if d not in known and not d.is_error)
         return Outcome(
             None,
             base.commit,

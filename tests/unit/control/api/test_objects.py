@@ -11,6 +11,9 @@ import pytest
 import controlkit
 from apikit import BASE, Api
 from apisamples import CHANGED, KINDS, NEW, WRONG
+from tidegate_compiler.codes import CODES
+from tidegate_compiler.diagnostics import Diagnostic, Where
+from tidegate_control import problems
 from tidegate_control.api import kinds
 from tidegate_schema import validation
 from tidegate_schema.keys import client_id, parse_public_key
@@ -278,3 +281,30 @@ def test_an_unknown_answer_is_bounded_and_printable(reading: Api) -> None:
     answer = reading("GET", "/clients/" + "a" * 4000)
     assert answer.status_code == 404
     assert len(json.dumps(answer.json())) < 400
+
+
+def test_a_hundred_diagnostics_are_told_and_all_are_counted(api: Api) -> None:
+    many = 2 * problems.MOST
+    group = {"name": "many", "members": [f"c{number}" for number in range(many)]}
+    refused = api("POST", "/groups?dry_run=true", group)
+    assert refused.status_code == 422
+    told = refused.json()
+    assert (len(told["diagnostics"]), told["diagnostics_total"]) == (problems.MOST, many)
+    unused = "".join(f"g{number:03}: {{members: [alice-laptop]}}\n" for number in range(many))
+    files = {"files": {"groups/a.yaml": unused}}
+    found = api("POST", "/validate", files).json()
+    assert len(found["diagnostics"]) == problems.MOST
+    assert found["diagnostics_total"] == found["warnings"] >= many
+    planned = api("POST", "/plan", files).json()
+    assert len(planned["warnings"]) == problems.MOST
+    assert planned["warnings_total"] >= many
+
+
+def test_errors_are_told_before_warnings() -> None:
+    error, warning = (
+        next(code for code, one in CODES.items() if one.severity == of) for of in ("error", "warning")
+    )
+    many = [Diagnostic(Where("a.yaml", line + 1, 1), warning, "") for line in range(problems.MOST)]
+    last = Diagnostic(Where("z.yaml", 1, 1), error, "")
+    assert problems.told([*many, last]) == [last, *many[:-1]]
+    assert problems.told(many) == many

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
 
 from controlkit import ALICE, KEYS, bare, example, git, service
+from tidegate_control.git.repository import Repository
+from tidegate_control.inventory import past
 from tidegate_control.inventory.errors import Exists, Invalid, NotFound, Refused, Stale
 from tidegate_control.inventory.service import Inventory
 
@@ -139,6 +142,26 @@ def test_history_and_diff(inventory: Inventory) -> None:
     lines = inventory.diff(outcome.commit)
     assert "+++ b/inventory/clients/zoe.yaml" in lines
     assert any(line.startswith("+zoe-laptop:") for line in lines)
+
+
+def test_the_file_that_an_object_is_in_is_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = "c{0}: {{public_key: {1}, addresses: [10.64.9.{0}/32], gateways: [fra1]}}\n"
+    keys = [base64.b64encode(bytes([number]) * 32).decode() for number in range(3, 43)]
+    files = {f"clients/z{number}.yaml": client.format(number, keys[number]) for number in range(40)}
+    inventory = service(bare(tmp_path, {**example(), **files}))
+    assert not inventory.snapshot().has_errors
+    read: list[str] = []
+    part = past._part
+
+    def counted(repository: Repository, commit: str, kind: str, file: str, name: str) -> object:
+        read.append(file)
+        return part(repository, commit, kind, file, name)
+
+    monkeypatch.setattr(past, "_part", counted)
+    assert len(inventory.history(kind="client", name="c39")) == 1
+    assert read == ["inventory/clients/z39.yaml"]
 
 
 def test_the_history_of_one_object(inventory: Inventory, repository: Path) -> None:
