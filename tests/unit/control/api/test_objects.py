@@ -290,8 +290,8 @@ def test_a_hundred_diagnostics_are_told_and_all_are_counted(api: Api) -> None:
     assert refused.status_code == 422
     told = refused.json()
     assert (len(told["diagnostics"]), told["diagnostics_total"]) == (problems.MOST, many)
-    unused = "".join(f"g{number:03}: {{members: [alice-laptop]}}\n" for number in range(many))
-    files = {"files": {"groups/a.yaml": unused}}
+    same = "{from: [group:engineers], to: [resource:web], action: allow}"
+    files = {"files": {"policies/many.yaml": "".join(f"p{number}: {same}\n" for number in range(many))}}
     found = api("POST", "/validate", files).json()
     assert len(found["diagnostics"]) == problems.MOST
     assert found["diagnostics_total"] == found["warnings"] >= many
