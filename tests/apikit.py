@@ -42,7 +42,7 @@ class LazyStore:
 
 
 class Api:
-    """The server's application with the API and the pages as its rooms: real tokens, limits, and a real repository."""
+    """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
     def __init__(self, repository: Path, **settings: Any) -> None:
         state = repository.parent / "state"
@@ -55,7 +55,7 @@ class Api:
         self.tokens = {scope: self.token(scope, scope) for scope in SCOPES}
         self.events: Any = LazyStore(state)
         self.services = Services(self.settings, self.inventory, self.events, access)
-        self.app = make_app(self.services, [api.routes, ui.routes])
+        self.app = make_app(self.services, [api.routes])
         self.transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
 
     def token(self, name: str, *scopes: str) -> str:
@@ -83,7 +83,7 @@ class Api:
         if match is not None:
             sent["If-Match"] = match
         address = path if path.startswith("/api") else f"{BASE}{path}"
-        answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data))
+        answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data, self.transport))
         told = answer.headers.get("content-type", "")
         assert answer.status_code < 400 or told == problems.MEDIA_TYPE, answer.text
         assert "Traceback" not in answer.text
@@ -98,14 +98,21 @@ class Api:
         if form is not None:
             sent["Content-Type"] = "application/x-www-form-urlencoded"
             data = urllib.parse.urlencode(form).encode()
-        answer = asyncio.run(self._send("GET" if data is None else "POST", path, sent, data))
+        app = make_app(self.services, [ui.routes])
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
+        answer = asyncio.run(self._send("GET" if data is None else "POST", path, sent, data, transport))
         assert "Traceback" not in answer.text
         return answer
 
     async def _send(
-        self, method: str, address: str, headers: Mapping[str, str], data: bytes | None
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        transport: httpx.ASGITransport,
     ) -> httpx.Response:
-        async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8080") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
             return await client.request(method, address, headers=headers, content=data)
 
     def commits(self) -> int:
