@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,8 @@ SECONDS = 30
 
 
 @contextmanager
-def held(costly: Costly, askers: list[str], question: str = "") -> Iterator[None]:
-    """Let each of them have a question of its own answered, or all the same, until the end of the block."""
+def held(costly: Costly, askers: list[str]) -> Iterator[None]:
+    """Let each of them have a question of its own answered until the end of the block."""
     begun, go = threading.Semaphore(0), threading.Event()
 
     def compute() -> bytes:
@@ -34,11 +35,11 @@ def held(costly: Costly, askers: list[str], question: str = "") -> Iterator[None
 
     with ThreadPoolExecutor(len(askers)) as threads:
         asked = [
-            threads.submit(costly.answer, one, question or (one, number), compute, len)
+            threads.submit(costly.answer, one, (one, number), compute, len)
             for number, one in enumerate(askers)
         ]
         try:
-            for _ in askers if not question else askers[:1]:
+            for _ in askers:
                 assert begun.acquire(timeout=SECONDS)
             yield
         finally:
@@ -66,8 +67,21 @@ def test_all_together_have_so_many_at_once() -> None:
 
 
 def test_what_is_being_computed_is_waited_for_and_not_computed_again() -> None:
-    with held(Costly(), ["alice", "bob", "carol"], question="the same"):
-        pass  # of the three only one has begun, and all have its answer
+    costly, askers, computed, go = Costly(), ["alice", "bob", "carol"], [], threading.Event()
+
+    def compute() -> bytes:
+        computed.append(1)
+        assert go.wait(SECONDS)
+        return b"told"
+
+    with ThreadPoolExecutor(len(askers)) as threads:
+        asked = [threads.submit(costly.answer, one, "the same", compute, len) for one in askers]
+        until = time.monotonic() + SECONDS
+        while costly._asking.total() < len(askers) and time.monotonic() < until:
+            time.sleep(0.001)
+        go.set()
+        assert [one.result(SECONDS) for one in asked] == [b"told"] * len(askers)
+    assert len(computed) == 1
 
 
 def test_what_is_remembered_takes_no_place_and_no_time() -> None:
@@ -92,6 +106,7 @@ def test_memory_has_its_bound_and_the_oldest_goes() -> None:
     assert costly.answer("alice", "a", fail, len) == bytes(3000)
     assert costly.answer("alice", "b", lambda: b"anew", len) == b"anew"
     costly.answer("alice", "huge", lambda: bytes(20_000), len)
+    assert costly.answer("alice", "b", fail, len) == b"anew", "what is too large puts nothing else out"
     assert costly.answer("alice", "huge", lambda: b"anew", len) == b"anew"
     costly.answer("alice", "once", lambda: b"told", lambda _: None)
     assert costly.answer("alice", "once", lambda: b"anew", len) == b"anew"
