@@ -44,11 +44,11 @@ class LazyStore:
 class Api:
     """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
-    def __init__(self, repository: Path, **settings: Any) -> None:
+    def __init__(self, repository: Path, inventory: Inventory | None = None, **settings: Any) -> None:
         state = repository.parent / "state"
         state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
-        self.inventory: Inventory = controlkit.service(repository)
+        self.inventory: Inventory = inventory or controlkit.service(repository)
         self.settings = replace(Settings(repository=repository, state=state), **settings)
         access = make_access(self.settings)
         self._tokens = access.tokens

@@ -72,7 +72,7 @@ class Inventory:
             self._repository.follow_release()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
-        """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
+        """Return the inventory at a commit, or at the tip. NotFound for what is no commit of the branch."""
         with _git():
             return self._at(self._repository.head() if commit is None else self._commit(commit))
 
@@ -107,16 +107,21 @@ class Inventory:
             if found is None:
                 return None
             is_current = self._repository.tree_of(found) == self._repository.tree_of(self._repository.head())
-        return Released(self.entry(found), is_current)
+        # Whoever publishes chose it: it need not be on the branch.
+        return Released(self._entry(self._logged(found)), is_current)
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
         with _git():
-            return self._entry(self._repository.log(start=self._commit(commit), limit=1, everywhere=True)[0])
+            return self._entry(self._logged(self._commit(commit)))
+
+    def _logged(self, commit: str) -> Logged:
+        return self._repository.log(start=commit, limit=1, everywhere=True)[0]
 
     def _commit(self, name: str) -> str:
+        """Return a commit's ID. NotFound for one that is not on the branch, as for one that is nowhere."""
         found = self._repository.commit_of(name)
-        if found is None:
+        if found is None or not self._repository.serves(found):
             raise NotFound(f"there is no commit {show(name)}")
         return found
 
@@ -225,7 +230,7 @@ class Inventory:
             parent = self._repository.parent(undone.commit)
             if parent is None:
                 raise Refused("the first commit of all cannot be undone")
-            told = self._repository.log(start=undone.commit, limit=1, everywhere=True)[0]
+            told = self._logged(undone.commit)
             change = reverted(self._repository, self.snapshot(parent).files, undone.files, tip.files)
             return Edit(change, f"Revert {undone.commit[:12]}: {told.subject}")
 
