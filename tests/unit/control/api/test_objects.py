@@ -15,6 +15,7 @@ from tidegate_compiler.codes import CODES
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_control import problems
 from tidegate_control.api import kinds
+from tidegate_control.inventory.snapshot import Objects
 from tidegate_schema import validation
 from tidegate_schema.keys import client_id, parse_public_key
 
@@ -308,3 +309,20 @@ def test_errors_are_told_before_warnings() -> None:
     last = Diagnostic(Where("z.yaml", 1, 1), error, "")
     assert problems.told([*many, last]) == [last, *many[:-1]]
     assert problems.told(many) == many
+
+
+def test_after_a_commit_a_list_reads_only_the_files_that_it_changed(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api("GET", "/clients?sort=addresses").status_code == 200
+    assert api("PATCH", "/clients/bob-laptop", {"addresses": ["10.64.0.99/32"]}, match="*").status_code == 200
+    read: list[str] = []
+    real = Objects.__getitem__
+
+    def counted(self: Objects, name: str) -> Any:
+        read.append(name)
+        return real(self, name)
+
+    monkeypatch.setattr(Objects, "__getitem__", counted)
+    found = api("GET", "/clients?sort=addresses&limit=1").json()
+    assert {*read} == {"bob-laptop", "frank-laptop", found["items"][0]["name"]}, "the file and the page"

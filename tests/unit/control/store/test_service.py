@@ -144,6 +144,17 @@ def test_history_and_diff(inventory: Inventory) -> None:
     assert any(line.startswith("+zoe-laptop:") for line in lines)
 
 
+def test_what_differs_between_two_revisions_is_told_by_their_files(inventory: Inventory) -> None:
+    before = inventory.snapshot()
+    inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/operations.yaml")
+    after = inventory.snapshot()
+    differing = after.objects("client").differing(before.objects("client"))
+    assert "zoe-laptop" in differing
+    of_file = {name for name, one in after.objects("client").items() if one.file == "clients/operations.yaml"}
+    assert differing == of_file
+    assert after.objects("group").differing(before.objects("group")) == set()
+
+
 def test_the_file_that_an_object_is_in_is_looked_at_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
