@@ -24,19 +24,26 @@ def commits_of(
 ) -> list[Logged]:
     """Return the commits from `start` on backwards that changed an object, at most `limit`.
 
-    `near` is a file in which it is now, from the repository's top: of a commit that changes hundreds of files, such as
-    the first one, that is looked at first.
+    `near` is a file, from the repository's top, in which it probably is at `start`: a commit that leaves alone the file
+    that an object is in is not looked into; of one of hundreds of files, such as the first, that is looked at first.
     """
     found: list[Logged] = []
+    # Of `X^@`, the parents of X, git finds no file: then it is as if nobody knew where the object is.
+    if near is not None and _part(repository, start, kind, near, name) is None:
+        near = None
     for one in _commits(repository, kind, start):
+        if near is not None and near not in one.files:
+            continue
         parent = repository.parent(one.commit)
         for file in sorted(one.files, key=lambda file: file != near):
             after = _part(repository, one.commit, kind, file, name)
             before = _part(repository, parent, kind, file, name) if parent else None
+            if before is None and after is None:
+                continue
+            near = file if before is not None else None  # None: it came here, perhaps from another file
             if before != after:
                 found.append(one)
-                near = file
-                break
+            break
         if len(found) == limit:
             break
     return found
