@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import controlkit
@@ -25,7 +26,7 @@ def test_the_page_of_problems_tells_a_hundred_and_counts_the_rest(tmp_path: Path
     assert f"and {total - problems.MOST} more" in page
 
 
-def test_a_form_and_a_plan_tell_a_hundred_and_count_the_rest(tmp_path: Path) -> None:
+def test_a_form_tells_a_hundred_and_counts_the_rest(tmp_path: Path) -> None:
     members = "".join(f"c{number}\n" for number in range(MANY))
     api = Api(controlkit.bare(tmp_path))
     form = {"name": "many", "members": members, "step": "plan"}
@@ -33,6 +34,18 @@ def test_a_form_and_a_plan_tell_a_hundred_and_count_the_rest(tmp_path: Path) -> 
     assert answer.status_code == 422
     assert answer.text.count(_ROW) == problems.MOST
     assert f"and {MANY - problems.MOST} more" in answer.text
+
+
+def test_a_plan_tells_a_hundred_new_warnings_and_counts_the_rest(tmp_path: Path) -> None:
+    policy = "p{0}: {{from: [group:engineers], to: [10.20.9.{0}/32], action: allow, ports: [any]}}\n"
+    many = "".join(policy.format(number) for number in range(MANY))
+    api = Api(controlkit.bare(tmp_path, {**controlkit.example(), "policies/many.yaml": many}))
+    assert not api.inventory.snapshot().has_errors
+    form = {"name": "none", "from": "all-clients", "to": "10.20.9.0/24", "action": "deny", "ports": "any"}
+    answer = api.page("/new/policies", {**form, "file": "policies/many.yaml", "step": "plan"})
+    assert answer.status_code == 200
+    assert answer.text.count(_ROW) == problems.MOST
+    assert re.search(r"and [0-9]+ more</p>\s*</div>", answer.text)
 
 
 def test_what_is_wrong_with_the_object_itself_is_told_before_the_rest(tmp_path: Path) -> None:
