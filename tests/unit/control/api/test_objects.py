@@ -301,6 +301,22 @@ def test_a_hundred_diagnostics_are_told_and_all_are_counted(api: Api) -> None:
     assert planned["warnings_total"] >= many
 
 
+def test_a_dry_run_tells_a_hundred_new_warnings_and_counts_all(tmp_path: Path) -> None:
+    many = 2 * problems.MOST
+    policy = "p{0}: {{from: [group:engineers], to: [10.20.9.{0}/32], action: allow, ports: [any]}}\n"
+    files = {"policies/many.yaml": "".join(policy.format(number) for number in range(many))}
+    api = Api(controlkit.bare(tmp_path, {**controlkit.example(), **files}))
+    deny = {
+        "name": "none",
+        "from": ["all-clients"],
+        "to": ["10.20.9.0/24"],
+        "action": "deny",
+        "ports": ["any"],
+    }
+    told = api("POST", "/policies?dry_run=true", {**deny, "file": "policies/many.yaml"}).json()
+    assert (len(told["warnings"]), told["warnings_total"]) == (problems.MOST, many)
+
+
 def test_errors_are_told_before_warnings() -> None:
     error, warning = (
         next(code for code, one in CODES.items() if one.severity == of) for of in ("error", "warning")
