@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from tidegate_control.app import Services, make_access, make_app
 from tidegate_control.intake.store import EventStore, open_store
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.settings import Settings
+from tidegate_control.ui import routes as ui
 
 BASE = api.PREFIX
 SCOPES = (READER, EDITOR, PUBLISHER, GATEWAY_INTAKE)
@@ -42,11 +44,11 @@ class LazyStore:
 class Api:
     """The server's application with the API as its one room: real tokens, real limits, a real repository."""
 
-    def __init__(self, repository: Path, **settings: Any) -> None:
+    def __init__(self, repository: Path, inventory: Inventory | None = None, **settings: Any) -> None:
         state = repository.parent / "state"
         state.mkdir(mode=0o700, exist_ok=True)
         self.repository = repository
-        self.inventory: Inventory = controlkit.service(repository, remote=settings.get("remote"))
+        self.inventory: Inventory = inventory or controlkit.service(repository)
         self.settings = replace(Settings(repository=repository, state=state), **settings)
         access = make_access(self.settings)
         self._tokens = access.tokens
@@ -81,16 +83,36 @@ class Api:
         if match is not None:
             sent["If-Match"] = match
         address = path if path.startswith("/api") else f"{BASE}{path}"
-        answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data))
+        answer = asyncio.run(self._send(method, address, {**sent, **(headers or {})}, data, self.transport))
         told = answer.headers.get("content-type", "")
         assert answer.status_code < 400 or told == problems.MEDIA_TYPE, answer.text
         assert "Traceback" not in answer.text
         return answer
 
-    async def _send(
-        self, method: str, address: str, headers: Mapping[str, str], data: bytes | None
+    def page(
+        self, path: str, form: Mapping[str, str] | None = None, *, scope: str = "editor"
     ) -> httpx.Response:
-        async with httpx.AsyncClient(transport=self.transport, base_url="http://127.0.0.1:8080") as client:
+        """Return a page, or with a form what comes of sending it; the token stands for a session."""
+        sent = {"Authorization": f"Bearer {self.tokens[scope]}"}
+        data = None
+        if form is not None:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+            data = urllib.parse.urlencode(form).encode()
+        app = make_app(self.services, [ui.routes])
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("127.0.0.1", 1234))
+        answer = asyncio.run(self._send("GET" if data is None else "POST", path, sent, data, transport))
+        assert "Traceback" not in answer.text
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        transport: httpx.ASGITransport,
+    ) -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
             return await client.request(method, address, headers=headers, content=data)
 
     def commits(self) -> int:

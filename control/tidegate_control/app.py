@@ -20,6 +20,7 @@ from tidegate_control.access.peer import Peers
 from tidegate_control.access.refusals import Refusals, RequestLog
 from tidegate_control.access.sessions import Sessions
 from tidegate_control.access.tokens import Tokens
+from tidegate_control.costly import Costly
 from tidegate_control.intake.store import EventStore
 from tidegate_control.inventory.service import Inventory
 from tidegate_control.learn.asking import Turn
@@ -35,6 +36,7 @@ class Services:
     events: EventStore
     access: Access
     learning: Turn = field(default_factory=Turn)
+    costly: Costly = field(default_factory=Costly)
 
 
 Room = Callable[[Services], Sequence[BaseRoute]]

@@ -14,7 +14,7 @@ import http
 import json
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -31,6 +31,8 @@ from tidegate_control.inventory.errors import InventoryError
 MEDIA_TYPE = "application/problem+json"
 TYPES = "https://tidegate.example/problems/"
 """Where the types of problems are named, as the schemas are below /schema/: identifiers, not addresses."""
+MOST = 100
+"""Diagnostics that one answer or page tells; one mistake in an overlay may make a hundred thousand."""
 _LOG = logging.getLogger(__name__)
 _OF_INVENTORY: tuple[tuple[type[InventoryError], int, str, str], ...] = (
     (errors.NotFound, 404, "not-found", "No such thing"),
@@ -85,7 +87,7 @@ def of_inventory(error: InventoryError) -> Problem:
     if known is None:
         return of_crash(error)
     _, status, name, title = known
-    extra: dict[str, Any] = {"diagnostics": diagnostics(error.diagnostics)}
+    extra: dict[str, Any] = diagnostics(error.diagnostics)
     if error.losses:
         extra["losses"] = losses(error.losses)
     headers = {"Retry-After": "5"} if status == 503 else {}
@@ -135,19 +137,26 @@ def losses(found: Iterable[Loss]) -> list[dict[str, Any]]:
     return [{"where": str(one.where), "message": one.text, "widens": one.widens} for one in found]
 
 
-def diagnostics(found: Iterable[Diagnostic]) -> list[dict[str, Any]]:
-    """Return diagnostics as every answer has them, in the words of `validate --format json` and of their page."""
-    return [
-        {
-            "code": one.code,
-            "name": CODES[one.code].slug,
-            "severity": one.severity,
-            "where": str(one.where),
-            "file": show_path(one.where.file),
-            "line": one.where.line,
-            "column": one.where.column,
-            "message": one.message,
-            "hint": " ".join(texts()[one.code].split()),
-        }
-        for one in found
-    ]
+def told(found: Sequence[Diagnostic]) -> Sequence[Diagnostic]:
+    """Return the diagnostics that an answer or a page has room for; where some are left out, errors go first."""
+    return found if len(found) <= MOST else sorted(found, key=lambda one: not one.is_error)[:MOST]
+
+
+def diagnostics(found: Sequence[Diagnostic], member: str = "diagnostics") -> dict[str, Any]:
+    """Return the two members of an answer that tell of diagnostics: those that are told, and how many there are."""
+    return {member: list(map(_diagnostic, told(found))), f"{member}_total": len(found)}
+
+
+def _diagnostic(one: Diagnostic) -> dict[str, Any]:
+    """Return a diagnostic in the words of `validate --format json` and of its page."""
+    return {
+        "code": one.code,
+        "name": CODES[one.code].slug,
+        "severity": one.severity,
+        "where": str(one.where),
+        "file": show_path(one.where.file),
+        "line": one.where.line,
+        "column": one.where.column,
+        "message": one.message,
+        "hint": " ".join(texts()[one.code].split()),
+    }

@@ -45,10 +45,11 @@ def open_inventory(settings: Settings, undo: contextlib.ExitStack) -> Inventory:
         head = repository.head()
     except GitError as error:
         raise RoomError(f"{settings.repository}: {error}") from None
-    if repository.inventory and repository.objects.find(f"{head}:{repository.inventory}") is None:
+    # With the slash a directory is found, and no file.
+    if repository.inventory and repository.objects.find(f"{head}:{repository.inventory}/") is None:
         raise RoomError(
-            f"{settings.repository}: there is no {repository.inventory} on {settings.branch}; commit one there "
-            "(tidegate init makes it), or say where it is in the setting inventory"
+            f"{settings.repository}: there is no directory {repository.inventory} on {settings.branch}; commit one "
+            "there (tidegate init makes it), or say where it is in the setting inventory"
         )
     inventory = Inventory(repository)
     if settings.remote is not None:

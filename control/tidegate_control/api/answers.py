@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidegate_control import problems
 from tidegate_control.api.operation import Reply, Schema
 from tidegate_control.api.plans import COMMIT_SCHEMA
 
@@ -63,6 +64,12 @@ def of_write(description: str) -> Reply:
     return Reply(description, ref("Written"))
 
 
+DIAGNOSTICS: Schema = {
+    **many(ref("Diagnostic")),
+    "maxItems": problems.MOST,
+    "description": "The first of them, errors before warnings where some are left out.",
+}
+_TOTAL: Schema = {**COUNT, "description": "How many there are, those that are not told among them."}
 _OUTCOME: dict[str, Schema] = {
     "commit": {
         "type": ["string", "null"],
@@ -74,7 +81,8 @@ _OUTCOME: dict[str, Schema] = {
         "description": "The branch that waits for review; null where writes go to the branch itself.",
     },
     "plan": {"anyOf": [ref("Plan"), {"type": "null"}], "description": "With dry_run: what the change does."},
-    "warnings": many(ref("Diagnostic")),
+    "warnings": DIAGNOSTICS,
+    "warnings_total": _TOTAL,
     "losses": many(ref("Loss")),
     "diff": {**TEXTS, "description": "With dry_run: the change as lines of a unified diff."},
 }
@@ -89,7 +97,7 @@ _FILE = record(file=TEXT, sha256={"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _WHICH = {"type": "string", "enum": ["client", "gateway"]}
 _PLACED = {"policy": TEXT, "file": MAYBE, "line": {"type": ["integer", "null"]}}
 PLAN_BETWEEN = record(**{"from": COMMIT_SCHEMA}, to=COMMIT_SCHEMA, plan=ref("Plan"))
-PLAN_PROPOSED = record(commit=COMMIT_SCHEMA, plan=ref("Plan"), warnings=many(ref("Diagnostic")))
+PLAN_PROPOSED = record(commit=COMMIT_SCHEMA, plan=ref("Plan"), warnings=DIAGNOSTICS, warnings_total=_TOTAL)
 HOSTS = Reply(
     "One page of hosts.",
     _page(record(kind=_WHICH, host=TEXT, files=many(_FILE)), digest=TEXT),
@@ -209,7 +217,11 @@ def components() -> dict[str, Any]:
         ),
         "Undone": record(**_OUTCOME),
         "Diagnosed": record(
-            commit=COMMIT_SCHEMA, errors=COUNT, warnings=COUNT, diagnostics=many(ref("Diagnostic"))
+            commit=COMMIT_SCHEMA,
+            errors=COUNT,
+            warnings=COUNT,
+            diagnostics=DIAGNOSTICS,
+            diagnostics_total=_TOTAL,
         ),
         "Problem": {
             "type": "object",
@@ -223,7 +235,8 @@ def components() -> dict[str, Any]:
                 "title": TEXT,
                 "status": {"type": "integer", "minimum": 400, "maximum": 599},
                 "detail": TEXT,
-                "diagnostics": many(ref("Diagnostic")),
+                "diagnostics": DIAGNOSTICS,
+                "diagnostics_total": _TOTAL,
                 "errors": many(error),
                 "losses": many(ref("Loss")),
                 "parameter": TEXT,

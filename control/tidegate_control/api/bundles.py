@@ -19,6 +19,7 @@ from tidegate_control.api import proposal
 from tidegate_control.api.listing import Query, write_cursor
 from tidegate_control.api.lists import CURSOR_PARAMETER, LIMIT_PARAMETER, after, paged
 from tidegate_control.api.operation import Answer, Call, Parameter
+from tidegate_control.api.spool import Spool
 from tidegate_control.inventory.errors import NotFound
 
 HOST_KINDS = ("client", "gateway")
@@ -74,11 +75,13 @@ def archive(call: Call) -> Answer:
     """Answer with everything that `tidegate compile` writes, as a tar archive: the same commit, the same bytes."""
     snapshot = call.services.inventory.snapshot()
     compiled = proposal.compiled(snapshot)
-    # Rendered for this answer alone: kept with the commit, it would stay in memory as long as that does.
-    files = render(compiled.fleet, compiled.digest)
+    state = call.services.settings.state
+    kept = call.made.get(
+        snapshot.commit, "archive", lambda: Spool(state, _tar(render(compiled.fleet, compiled.digest)))
+    )
     name = f"tidegate-{snapshot.commit[:12]}.tar"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Answer(commit=snapshot.commit, headers=headers, media_type=TAR, pieces=_tar(files))
+    return Answer(commit=snapshot.commit, headers=headers, media_type=TAR, pieces=kept)
 
 
 def _tar(files: Mapping[str, bytes]) -> Iterator[bytes]:

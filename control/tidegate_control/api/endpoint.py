@@ -1,14 +1,17 @@
 """From a request to an answer: may the caller, is it well formed, has it the answer already; then the handler.
 
-require -> path, parameters -> body -> If-None-Match -> handler (in a thread) -> answer
+require -> path, parameters -> body -> If-None-Match -> remembered? -> handler (in a thread) -> answer
 
 What is raised on the way (Problem, InventoryError, a mistake of ours) the application answers, as `problems` has it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -65,7 +68,32 @@ def _run(operation: Operation, call: Call) -> Answer:
         head = call.services.inventory.head()
         if preconditions.is_known(call.headers["if-none-match"], head):
             return Answer(None, 304, head)
-    return operation.handler(call)
+    return _remembered(operation, call) if operation.is_costly else operation.handler(call)
+
+
+def _remembered(operation: Operation, call: Call) -> Answer:
+    """Return what the handler answers, or has answered to the same question about the same revision."""
+    inventory = call.services.inventory
+    head = inventory.head()
+
+    def compute() -> Answer:
+        answer = operation.handler(call)
+        return answer if answer.pieces is not None else replace(answer, body=_bytes(answer.body))
+
+    def size(answer: Answer) -> int | None:
+        # Pieces go once, and what was answered of a revision that came meanwhile is not that of this one.
+        return None if answer.pieces is not None or inventory.head() != head else len(answer.body)
+
+    asked = jsonfile.canonical([dict(call.path), dict(call.query), call.body])
+    question = (operation.id, head, _second(operation, call), hashlib.sha256(asked).digest())
+    return call.services.costly.answer(call.caller.name, question, compute, size)
+
+
+def _second(operation: Operation, call: Call) -> int | None:
+    """Return the time where the answer depends on it: `at` says now, or is left out where that means now."""
+    takes_at = any(parameter.name == "at" for parameter in operation.parameters)
+    at = call.query.get("at", None if operation.is_conditional else "now")
+    return int(time.time()) if takes_at and at == "now" else None
 
 
 def _response(answer: Answer) -> Response:

@@ -70,5 +70,7 @@ def revert(call: Call) -> Answer:
     body = objects.outcome_document(outcome)
     if outcome.commit is None:
         return Answer(body, commit=outcome.revision)
+    if outcome.branch is not None:  # which is not the one that is served, so the commit has no address here
+        return Answer(body, 201, outcome.revision)
     location = {"Location": f"{PREFIX}/history/{outcome.commit}"}
     return Answer(body, 201, outcome.revision, location)

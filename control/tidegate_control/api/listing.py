@@ -1,8 +1,8 @@
 """Lists: which objects of a kind are meant, in which order, one page at a time. Pure.
 
 An index is made once for the objects of one commit, and of each order and each filter only what somebody asks for, so
-that a page out of a hundred thousand objects costs what is on it. A page begins after a position, not at an offset:
-what is added or deleted meanwhile moves nothing past the reader.
+that a page out of a hundred thousand objects costs what is on it. What an earlier commit's index has is taken over. A
+page begins after a position, not at an offset: what is added or deleted meanwhile moves nothing past the reader.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -76,12 +76,30 @@ class Page:
 class Index:
     """The objects of one kind in one commit, made ready for lists. Used by several threads."""
 
-    def __init__(self, objects: Mapping[str, Listed]) -> None:
+    def __init__(
+        self,
+        objects: Mapping[str, Listed],
+        like: Index | None = None,
+        differing: Collection[str] = (),
+    ) -> None:
+        """`like` is that of other objects: but for those of the names `differing` they are the same ones."""
         self._objects = objects
         self._lock = threading.Lock()
         self._orders: dict[str, list[Position]] = {}
+        self._older: dict[str, tuple[list[Position], frozenset[str]]] = {}
         self._texts: dict[str, str] = {}
         self._found: OrderedDict[tuple[Any, ...], list[Position]] = OrderedDict()
+        if like is not None:
+            self._take_over(like, frozenset(differing))
+
+    def _take_over(self, like: Index, differing: frozenset[str]) -> None:
+        """Keep what holds here as well: texts, and orders with the names that are to be put in anew, when asked for."""
+        with like._lock:
+            self._texts = dict(like._texts)
+            self._older = {field: (order, names | differing) for field, (order, names) in like._older.items()}
+            self._older |= {field: (order, differing) for field, order in like._orders.items()}
+        for name in differing:
+            self._texts.pop(name, None)
 
     def page(self, query: Query) -> Page:
         """Return one page."""
@@ -112,19 +130,22 @@ class Index:
 
     def _order(self, field: str) -> list[Position]:
         if field not in self._orders:
-            objects = self._objects
-            # Names are keys already: nothing is read of the objects for the order that most lists have.
-            made = (
-                [("", name) for name in objects]
-                if field == NAME
-                else [(_key(_value(objects[name], field)), name) for name in objects]
+            older, names = self._older.pop(field, ([], self._objects.keys()))
+            kept = [entry for entry in older if entry[1] not in names]
+            self._orders[field] = sorted(
+                [*kept, *(self._position(field, name) for name in names if name in self._objects)]
             )
-            self._orders[field] = sorted(made)
         return self._orders[field]
+
+    def _position(self, field: str, name: str) -> Position:
+        # Names are keys already: nothing is read of the objects for the order that most lists have.
+        return ("", name) if field == NAME else (_key(_value(self._objects[name], field)), name)
 
     def _fits(self, name: str, query: Query) -> bool:
         if query.text and query.text.casefold() not in self._text(name):
             return False
+        if not query.wanted:
+            return True
         one = self._objects[name]
         return all(
             value == name if field == NAME else value in words(_value(one, field))

@@ -6,13 +6,13 @@ import urllib.parse
 from typing import Any
 
 from tidegate_control.api import kinds
+from tidegate_control.api.indexes import index
 from tidegate_control.api.kinds import Kind
 from tidegate_control.api.listing import (
     LIMIT,
     MOST,
     NAME,
     CursorError,
-    Index,
     Query,
     read_cursor,
     write_cursor,
@@ -68,9 +68,8 @@ def list_objects(kind: Kind, call: Call) -> Answer:
     """Answer with one page of objects."""
     snapshot = call.services.inventory.snapshot()
     objects = snapshot.objects(kind.kind)
-    index = call.made.get(snapshot.commit, kind, lambda: Index(objects))
     query = _query(kind, call)
-    page = index.page(query)
+    page = index(call.made, snapshot, kind.kind).page(query)
     cursor = None if page.last is None else write_cursor(query, page.last)
     items = [kinds.document(kind, objects[name]) for name in page.names]
     return paged(call, kind.path, items, page.total, cursor, commit=snapshot.commit)

@@ -33,6 +33,12 @@ class Made:
         self._lock = threading.Lock()
         self._of: OrderedDict[str, dict[Hashable, _Entry]] = OrderedDict()
 
+    def newest(self, name: Hashable) -> Any:
+        """Return the value of that name of the commit that was asked about last and has it, None without one."""
+        with self._lock:
+            entries = [of[name] for of in reversed(self._of.values()) if name in of]
+        return next((entry.values[0] for entry in entries if entry.values), None)
+
     def get(self, commit: str, name: Hashable, make: Callable[[], T]) -> T:
         """Return the value of that name, made by `make` at the first call. What `make` raises is not kept."""
         with self._lock:

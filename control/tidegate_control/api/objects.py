@@ -155,7 +155,7 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
         "revision": outcome.revision,
         "branch": outcome.branch,
         "plan": None if outcome.plan is None else plan_document(outcome.plan),
-        "warnings": problems.diagnostics(outcome.warnings),
+        **problems.diagnostics(outcome.warnings, "warnings"),
         "losses": problems.losses(outcome.losses),
         "diff": list(outcome.diff),
     }

@@ -35,6 +35,7 @@ _PROBLEMS = {
     415: "The body is of another media type.",
     422: "The body has not this shape, or the inventory would have errors: see `errors` and `diagnostics`.",
     428: "If-Match is missing.",
+    429: "Too many at once of this token; `Retry-After` says when to ask again.",
     503: "Not to be had right now; `Retry-After` says when to ask again.",
 }
 
@@ -123,6 +124,8 @@ def _responses(one: Operation) -> dict[str, Any]:
     statuses = {400, 401, 403, *one.problems}
     if one.body is not None:
         statuses |= {413, 415, 422}
+    if one.is_costly:
+        statuses |= {429, 503}
     for status in sorted(statuses):
         found[str(status)] = _problem(_PROBLEMS[status])
     found["default"] = {"$ref": "#/components/responses/Problem"}

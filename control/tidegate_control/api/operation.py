@@ -7,7 +7,7 @@ An operation cannot be made without a scope, and its handler runs only after the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -79,13 +79,14 @@ class Answer:
     commit: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = JSON
-    pieces: Iterator[bytes] | None = None
+    pieces: Iterable[bytes] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
     """One method of one path below PREFIX. `is_conditional`: it reads the inventory and, without `at`, nothing else, so
     that If-None-Match may spare the answer; `takes_match`: If-Match says which inventory its writer has seen.
+    `is_costly`: it computes much, so `costly` bounds how many are answered at once, and remembers the answers.
     `problems` are further statuses that it has a use of its own for.
     """
 
@@ -102,5 +103,6 @@ class Operation:
     body: Body | None = None
     also: tuple[Reply, ...] = ()
     is_conditional: bool = False
+    is_costly: bool = False
     takes_match: bool = False
     problems: tuple[int, ...] = ()

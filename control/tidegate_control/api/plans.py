@@ -38,8 +38,9 @@ def proposed(call: Call) -> Answer:
     if errors:
         raise Invalid("the proposal would make errors", errors)
     told = plan(old, _side(call, after, "the proposal"))
-    warnings = [one for one in after.checked.diagnostics if one not in base.checked.diagnostics]
-    body = {"commit": base.commit, "plan": document(told), "warnings": problems.diagnostics(warnings)}
+    known = set(base.checked.diagnostics)
+    warnings = [one for one in after.checked.diagnostics if one not in known]
+    body = {"commit": base.commit, "plan": document(told), **problems.diagnostics(warnings, "warnings")}
     return Answer(body, commit=base.commit)
 
 

@@ -83,7 +83,7 @@ def compiled(snapshot: Snapshot) -> Compiled:
             "inventory-has-errors",
             "The inventory has errors",
             "mend them first; nothing is compiled of an inventory with errors",
-            diagnostics=problems.diagnostics(snapshot.checked.diagnostics),
+            **problems.diagnostics(snapshot.checked.diagnostics),
         )
     return found
 

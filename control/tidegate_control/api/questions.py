@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tidegate_compiler import accesstests, fields, pipeline, report
@@ -72,13 +72,13 @@ def _checked_at(snapshot: Snapshot, at: int) -> tuple[Diagnostic, ...]:
     return pipeline.validate_files(snapshot.files, flaws, at, like=snapshot.documents).diagnostics
 
 
-def _diagnosed(snapshot: Snapshot, found: Collection[Diagnostic]) -> dict[str, Any]:
+def _diagnosed(snapshot: Snapshot, found: Sequence[Diagnostic]) -> dict[str, Any]:
     errors = sum(one.is_error for one in found)
     return {
         "commit": snapshot.commit,
         "errors": errors,
         "warnings": len(found) - errors,
-        "diagnostics": problems.diagnostics(found),
+        **problems.diagnostics(found),
     }
 
 

@@ -114,23 +114,23 @@ def _questions() -> tuple[Operation, ...]:
             "GET", "/validate", "validate", _QUESTIONS, "Diagnostics of the inventory", READER,
             questions.validate, Reply("Every diagnostic.", ref("Diagnosed")),
             description="With `at`, what has expired by then is reported, too.",
-            parameters=(questions.AT,), is_conditional=True,
+            parameters=(questions.AT,), is_conditional=True, is_costly=True,
         ),
         Operation(
             "POST", "/validate", "validateProposal", _QUESTIONS, "Diagnostics of a proposal", READER,
             questions.validate_proposal, Reply("Every diagnostic.", ref("Diagnosed")),
-            body=Body(ref("Proposal")), problems=(404, 409),
+            body=Body(ref("Proposal")), is_costly=True, problems=(404, 409),
         ),
         Operation(
             "GET", "/plan", "planBetween", _QUESTIONS, "Plan between two commits", READER,
             plans.between, Reply("What differs.", answers.PLAN_BETWEEN),
-            parameters=plans.BETWEEN, problems=(404, 409),
+            parameters=plans.BETWEEN, is_costly=True, problems=(404, 409),
         ),
         Operation(
             "POST", "/plan", "planProposal", _QUESTIONS, "Plan of a proposal", READER,
             plans.proposed, Reply("What it would do.", answers.PLAN_PROPOSED),
             description="A set of edits, or files as a pull request would have them. Nothing is written.",
-            body=Body(ref("Proposal")), problems=(404, 409),
+            body=Body(ref("Proposal")), is_costly=True, problems=(404, 409),
         ),
         Operation(
             "GET", "/explain", "explain", _QUESTIONS, "What happens to a packet, and why", READER,
@@ -147,7 +147,7 @@ def _questions() -> tuple[Operation, ...]:
                 ),
                 questions.AT,
             ),
-            problems=(404, 409),
+            is_costly=True, problems=(404, 409),
         ),
         Operation(
             "GET", "/access", "access", _QUESTIONS, "Who reaches what", READER,
@@ -158,12 +158,12 @@ def _questions() -> tuple[Operation, ...]:
                 Parameter("resource", "Only this resource; may be repeated.", names),
                 questions.AT,
             ),
-            is_conditional=True, problems=(404, 409),
+            is_conditional=True, is_costly=True, problems=(404, 409),
         ),
         Operation(
             "GET", "/test-run", "runTests", _QUESTIONS, "Run the access tests", READER,
             questions.run_tests, Reply("The verdict on each.", answers.TEST_RUN),
-            parameters=(questions.AT,), problems=(409,),
+            parameters=(questions.AT,), is_costly=True, problems=(409,),
         ),
     )  # fmt: skip
 
@@ -211,7 +211,7 @@ def _hosts() -> tuple[Operation, ...]:
             "GET", "/compile.tar", "compileArchive", _HOSTS, "Download what `tidegate compile` writes", READER,
             bundles.archive,
             Reply("A tar archive.", {"type": "string", "contentMediaType": bundles.TAR}, media_type=bundles.TAR),
-            is_conditional=True, problems=(409,),
+            is_conditional=True, is_costly=True, problems=(409,),
         ),
         Operation(
             "POST", "/publish", "publish", _HOSTS, "Hand a commit over to the signer", PUBLISHER,

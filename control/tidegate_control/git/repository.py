@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ _REASON = "tidegate control"
 _DIVERGED = "merge one into the other by hand, and let nobody push to the server's own repository"
 INVENTORY_MOST_BYTES = 256 << 20
 """All files of an inventory together: ten times what a hundred thousand clients take."""
+_REMEMBERED = 10_000
+"""Commits of which is remembered whether the branch has them."""
 _LAST_SECOND = 253402300799  # of the year 9999
 _RECORD = "//"  # begins a commit in a log; no path of git's has an empty part, so no file is called that
 
@@ -80,6 +83,9 @@ class Repository:
         self.objects = Objects(self.directory)
         self.remote = Remote(self.directory, remote, remote_seconds) if remote is not None else None
         self.review = review
+        self._asking = threading.Lock()
+        self._served_tip = ""
+        self._served: dict[str, bool] = {}
         self._not_checked_out()
 
     def head(self) -> str:
@@ -221,6 +227,22 @@ class Repository:
         ours = self.objects.find(RELEASED)
         if theirs is not None and theirs != ours:
             refs.advance(self.directory, self.objects, RELEASED, theirs, ours or refs.absent(theirs), _REASON)
+
+    def serves(self, commit: str) -> bool:
+        """Tell whether a commit, by its ID, is on the branch: its tip or before it. Git is asked once for a tip."""
+        tip = self.head()
+        if commit == tip:
+            return True
+        with self._asking:
+            if self._served_tip != tip:
+                self._served_tip, self._served = tip, {}
+            known = self._served.get(commit)
+        if known is None:
+            known = self._has(commit, tip)
+            with self._asking:
+                if self._served_tip == tip and len(self._served) < _REMEMBERED:
+                    self._served[commit] = known
+        return known
 
     def _has(self, commit: str, tip: str) -> bool:
         """Tell whether a commit is a tip's own or before it."""

@@ -19,17 +19,31 @@ _KEY = re.compile(rb"^[^\s#\-\[\]{}'\"][^\n]*", re.MULTILINE)
 """A line that begins at its first column, as an object's name does in a file in block style."""
 
 
-def commits_of(repository: Repository, kind: str, name: str, start: str, limit: int) -> list[Logged]:
-    """Return the commits from `start` on backwards that changed an object, at most `limit`."""
+def commits_of(
+    repository: Repository, kind: str, name: str, start: str, limit: int, near: str | None = None
+) -> list[Logged]:
+    """Return the commits from `start` on backwards that changed an object, at most `limit`.
+
+    `near` is a file, from the repository's top, in which it probably is at `start`: a commit that leaves alone the file
+    that an object is in is not looked into; of one of hundreds of files, such as the first, that is looked at first.
+    """
     found: list[Logged] = []
+    # Of `X^@`, the parents of X, git finds no file: then it is as if nobody knew where the object is.
+    if near is not None and _part(repository, start, kind, near, name) is None:
+        near = None
     for one in _commits(repository, kind, start):
+        if near is not None and near not in one.files:
+            continue
         parent = repository.parent(one.commit)
-        for file in one.files:
+        for file in sorted(one.files, key=lambda file: file != near):
             after = _part(repository, one.commit, kind, file, name)
             before = _part(repository, parent, kind, file, name) if parent else None
+            if before is None and after is None:
+                continue
+            near = file if before is not None else None  # None: it came here, perhaps from another file
             if before != after:
                 found.append(one)
-                break
+            break
         if len(found) == limit:
             break
     return found

@@ -72,7 +72,7 @@ class Inventory:
             self._repository.follow_release()
 
     def snapshot(self, commit: str | None = None) -> Snapshot:
-        """Return the inventory at a commit, or at the tip. NotFound for what is no commit here."""
+        """Return the inventory at a commit, or at the tip. NotFound for what is no commit of the branch."""
         with _git():
             return self._at(self._repository.head() if commit is None else self._commit(commit))
 
@@ -107,16 +107,21 @@ class Inventory:
             if found is None:
                 return None
             is_current = self._repository.tree_of(found) == self._repository.tree_of(self._repository.head())
-        return Released(self.entry(found), is_current)
+        # Whoever publishes chose it: it need not be on the branch.
+        return Released(self._entry(self._logged(found)), is_current)
 
     def entry(self, commit: str) -> Entry:
         """Return what the history says of one commit. NotFound."""
         with _git():
-            return self._entry(self._repository.log(start=self._commit(commit), limit=1, everywhere=True)[0])
+            return self._entry(self._logged(self._commit(commit)))
+
+    def _logged(self, commit: str) -> Logged:
+        return self._repository.log(start=commit, limit=1, everywhere=True)[0]
 
     def _commit(self, name: str) -> str:
+        """Return a commit's ID. NotFound for one that is not on the branch, as for one that is nowhere."""
         found = self._repository.commit_of(name)
-        if found is None:
+        if found is None or not self._repository.serves(found):
             raise NotFound(f"there is no commit {show(name)}")
         return found
 
@@ -132,18 +137,29 @@ class Inventory:
             folder = () if kind is None else (OVERLAY_FILE if kind == OVERLAY else FOLDERS[kind],)
             found = self._repository.log(start=start, limit=limit, paths=folder)
         else:
-            found = commits_of(self._repository, kind, name, start, limit)
+            found = commits_of(self._repository, kind, name, start, limit, self._file_of(kind, name))
         return [self._entry(one) for one in found]
 
+    def _file_of(self, kind: str, name: str) -> str | None:
+        """Return the file of an object, from the repository's top, where some inventory in memory has it."""
+        with self._reading:
+            known = next(reversed(self._snapshots.values()), None)
+        sheet = known.place(kind, name) if known is not None else None
+        return f"{self._prefix}{sheet.file}" if sheet is not None else None
+
+    @property
+    def _prefix(self) -> str:
+        """Return what the paths of the inventory's files begin with, from the repository's top."""
+        return f"{self._repository.inventory}/" if self._repository.inventory else ""
+
     def _entry(self, one: Logged) -> Entry:
-        prefix = f"{self._repository.inventory}/" if self._repository.inventory else ""
         return Entry(
             one.commit,
             show_path(one.name),
             show_path(one.email),
             one.when,
             show_path(one.subject),
-            tuple(show_path(file.removeprefix(prefix)) for file in one.files),
+            tuple(show_path(file.removeprefix(self._prefix)) for file in one.files),
         )
 
     # Writing --------------------------------------------------------------------------------------------------------
@@ -227,7 +243,7 @@ class Inventory:
             parent = self._repository.parent(undone.commit)
             if parent is None:
                 raise Refused("the first commit of all cannot be undone")
-            told = self._repository.log(start=undone.commit, limit=1, everywhere=True)[0]
+            told = self._logged(undone.commit)
             change = reverted(self._repository, self.snapshot(parent).files, undone.files, tip.files)
             return Edit(change, f"Revert {undone.commit[:12]}: {told.subject}")
 
@@ -285,9 +301,8 @@ class Inventory:
 
     def _rehearsed(self, base: Snapshot, after: Snapshot, made: Edit) -> Outcome:
         """Return what a write would do."""
-        warnings = tuple(
-            d for d in after.checked.diagnostics if d not in base.checked.diagnostics and not d.is_error
-        )
+        known = set(base.checked.diagnostics)
+        warnings = tuple(d for d in after.checked.diagnostics if d not in known and not d.is_error)
         return Outcome(
             None,
             base.commit,

@@ -112,7 +112,7 @@ class Snapshot:
         fleet = Fleet(checked.inventory, checked.grants, self._fleet)
         return Compiled(checked.inventory, fleet, layout.digest(self.files), checked.diagnostics)
 
-    def objects(self, kind: str) -> Mapping[str, Object]:
+    def objects(self, kind: str) -> Objects:
         """Return the objects of a kind by name, in order of name; each is made when it is asked for. KeyError."""
         return self._objects[kind]
 
@@ -137,14 +137,14 @@ class Snapshot:
         return made.fleet if made is not None else self._fleet
 
     @cached_property
-    def _objects(self) -> Mapping[str, _Objects]:
+    def _objects(self) -> Mapping[str, Objects]:
         of_kind: dict[str, list[Sheet]] = {kind: [] for kind in KINDS}
         for sheet in self._sheets.values():
             of_kind[sheet.kind].append(sheet)
-        return {kind: _Objects(sheets) for kind, sheets in of_kind.items()}
+        return {kind: Objects(sheets) for kind, sheets in of_kind.items()}
 
 
-class _Objects(Mapping[str, Object]):
+class Objects(Mapping[str, Object]):
     """The objects of some files; of a name that stands twice, the first counts, as for `check`."""
 
     def __init__(self, files: list[Sheet]) -> None:
@@ -152,18 +152,22 @@ class _Objects(Mapping[str, Object]):
         found = {name: sheet for sheet in reversed(files) for name in sheet.names}
         self.sheets = {name: found[name] for name in sorted(found)}
 
-    def with_sheets(self, files: list[Sheet]) -> _Objects:
+    def with_sheets(self, files: list[Sheet]) -> Objects:
         """Return the objects of other files, most of which are the same."""
         if files == self._files:
             return self
         changed = [new for old, new in zip(self._files, files, strict=False) if old is not new]
         if [(f.file, f.names) for f in files] != [(f.file, f.names) for f in self._files]:
-            return _Objects(files)
+            return Objects(files)
         made = copy.copy(self)
         made._files, made.sheets = files, dict(self.sheets)
         for sheet in changed:
             made.sheets.update((name, sheet) for name in sheet.names if self.sheets[name].file == sheet.file)
         return made
+
+    def differing(self, other: Objects) -> set[str]:
+        """Return the names of all that stands in a file which both do not have with the same bytes."""
+        return {name for sheet in {*self._files} ^ {*other._files} for name in sheet.names}
 
     def __getitem__(self, name: str) -> Object:
         return self.sheets[name].read(name)

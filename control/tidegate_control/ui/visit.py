@@ -51,6 +51,7 @@ def environment() -> jinja2.Environment:
         "segment": words.segment,
         "visible": words.visible,
         "by": words.by,
+        "told": problems.told,
         "one_line": listing.one_line,
     }
     made.globals |= {"kinds": kinds.kinds(), "of_word": kinds.of_word}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import Lock
 from typing import Any
 
 from starlette.responses import Response
@@ -13,44 +11,15 @@ from tidegate_compiler.access.document import document
 from tidegate_compiler.access.survey import survey
 from tidegate_compiler.reach import Reach
 from tidegate_compiler.times import parse_instant
-from tidegate_control.inventory.snapshot import Snapshot
+from tidegate_control.access.caller import READER
+from tidegate_control.access.guard import require
 from tidegate_control.ui import forms
 from tidegate_control.ui.visit import Visit
+from tidegate_schema import jsonfile
 
 MOST_ROWS, MOST_COLUMNS = 120, 60
 """A larger matrix nobody reads: whoever has one asks about some clients or resources."""
 MOST_NAMES = 50
-_KEPT = 8
-
-Asked = tuple[str, int | None, tuple[str, ...], tuple[str, ...]]
-
-
-class _Documents:
-    """The latest answers: the same question about the same commit has the same one."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._known: OrderedDict[Asked, dict[str, Any]] = OrderedDict()
-
-    def get(self, snapshot: Snapshot, root: str, asked: Asked) -> dict[str, Any] | None:
-        """Return who reaches what; None for an inventory with errors."""
-        with self._lock:
-            if asked in self._known:
-                self._known.move_to_end(asked)
-                return self._known[asked]
-        compiled = snapshot.compiled
-        if compiled is None:
-            return None
-        _, at, clients, resources = asked
-        found = document(survey(compiled.inventory, Reach(compiled.fleet), at, clients, resources), root)
-        with self._lock:
-            self._known[asked] = found
-            while len(self._known) > _KEPT:
-                self._known.popitem(last=False)
-        return found
-
-
-_documents = _Documents()
 
 
 def matrix(visit: Visit) -> Response:
@@ -72,8 +41,7 @@ def matrix(visit: Visit) -> Response:
             problem = f"there is no {', '.join(strangers)[:200]}"
     told = None
     if not problem:
-        asked = (visit.snapshot.commit, at, tuple(clients), tuple(resources))
-        told = _documents.get(visit.snapshot, visit.services.settings.inventory, asked)
+        told = _document(visit, at, tuple(clients), tuple(resources))
     is_picture = visit.query.get("view") == "picture"
     is_large = told is not None and (len(told["rows"]) > MOST_ROWS or len(told["resources"]) > MOST_COLUMNS)
     drawn = None
@@ -97,3 +65,22 @@ def matrix(visit: Visit) -> Response:
         reach={"full": "●", "partial": "◐", "none": "·"},
         told_reach={"full": "all", "partial": "part", "none": "nothing"},
     )
+
+
+def _document(
+    visit: Visit, at: int | None, clients: tuple[str, ...], resources: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return who reaches what; None for an inventory with errors. Problem 429, 503."""
+    snapshot, services = visit.snapshot, visit.services
+    compiled = snapshot.compiled
+    if compiled is None:
+        return None
+
+    def compute() -> bytes:
+        found = survey(compiled.inventory, Reach(compiled.fleet), at, clients, resources)
+        return jsonfile.canonical(document(found, services.settings.inventory))
+
+    asker = require(visit.request, READER).name
+    question = ("access page", snapshot.commit, at, clients, resources)
+    told: dict[str, Any] = jsonfile.parse(services.costly.answer(asker, question, compute, len))
+    return told

@@ -35,12 +35,13 @@ FILES = 12
 
 @dataclass(frozen=True)
 class Wrong:
-    """Why a form comes back: a line about all of it, and diagnostics or lines at fields."""
+    """Why a form comes back: a line about all of it, and diagnostics or lines at fields; `more` are not told."""
 
     refusal: str = ""
     at: Mapping[str, tuple[Any, ...]] | None = None
     others: tuple[Diagnostic, ...] = ()
     status: int = 422
+    more: int = 0
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,10 @@ def _wrong(visit: Visit, kind: Kind, name: str | None, error: InventoryError) ->
     else:
         found = object_of(visit.snapshot, kind, name)
         of = places.Of(found.file, name, found.line if kind.word == "test" else 0)
-    told = places.at_fields(error.diagnostics, error.files, of)
-    return Wrong("", told.at, told.others, status)
+    # Those in the object's own file first: most of the others follow from them.
+    near = sorted(error.diagnostics, key=lambda one: not one.where.file.startswith(of.where))[: problems.MOST]
+    told = places.at_fields(near, error.files, of)
+    return Wrong("", told.at, told.others, status, len(error.diagnostics) - len(near))
 
 
 def _key_problem(visit: Visit, kind: Kind, name: str | None) -> Wrong | None:
@@ -291,6 +294,7 @@ def _form(
         boxes=_boxes(kind, name is None),
         problems=bool(at or (wrong and wrong.others)),
         others=wrong.others if wrong else (),
+        more=wrong.more if wrong else 0,
         refusal=wrong.refusal if wrong else "",
         asks_key=any(getattr(one, "message", "") == keycheck.SUSPECTED for one in at.get("public_key", ())),
         changed=changed,

@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.model import Inventory
-from tidegate_control.api.listing import Index, write_cursor
+from tidegate_control.api.indexes import index
+from tidegate_control.api.listing import write_cursor
 from tidegate_control.inventory.errors import NotFound
 from tidegate_control.inventory.model import Entry, Object
 from tidegate_control.inventory.snapshot import Snapshot
@@ -79,8 +80,7 @@ def many(visit: Visit) -> Response:
     if by_id is not None:
         return visit.goto(base_of(kind, by_id))
     query = listing.read(visit.query, kind.columns)
-    index = visit.made.get(visit.snapshot.commit, kind.word, lambda: Index(objects))
-    page = index.page(query)
+    page = index(visit.made, visit.snapshot, kind.word).page(query)
     return visit.page(
         "list.html",
         kind=kind,

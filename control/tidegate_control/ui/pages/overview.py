@@ -8,8 +8,6 @@ from tidegate_control.ui.pages.flows import accounts
 from tidegate_control.ui.pages.objects import saved
 from tidegate_control.ui.visit import Visit
 
-SHOWN = 1000
-"""How many problems a page shows; the rest is counted."""
 MOST_GATEWAYS = 200
 
 
@@ -33,6 +31,5 @@ def overview(visit: Visit) -> Response:
 
 
 def problems(visit: Visit) -> Response:
-    """Show every diagnostic of the inventory."""
-    found = visit.snapshot.checked.diagnostics
-    return visit.page("problems.html", problems=found[:SHOWN], more=max(0, len(found) - SHOWN))
+    """Show the diagnostics of the inventory."""
+    return visit.page("problems.html", problems=visit.snapshot.checked.diagnostics)

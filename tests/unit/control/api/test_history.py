@@ -15,6 +15,8 @@ import controlkit
 from apikit import Api
 from apisamples import NEW
 from tidegate_control.api import handover
+from tidegate_control.git.repository import Repository
+from tidegate_control.inventory.service import Inventory
 
 
 def test_commits_are_listed_and_undone(api: Api) -> None:
@@ -53,6 +55,85 @@ def test_a_commit_is_planned_against_another(api: Api) -> None:
     assert [one["name"] for one in plan["objects"]] == ["alice-in-lab"]
     assert len(api("GET", f"/plan?from={began}").json()["plan"]["objects"]) == 2
     assert api("GET", f"/plan?from={made}&to={made}").json()["plan"]["changes"] is False
+
+
+def _aside(api: Api, subject: str = "Aside") -> str:
+    """Commit the branch's tree on a branch that is not served; return the commit's ID."""
+    git = controlkit.git
+    commit = git(api.repository, "commit-tree", "main^{tree}", "-p", "main", "-m", subject)
+    git(api.repository, "update-ref", "refs/heads/elsewhere", commit)
+    return commit
+
+
+def test_a_commit_of_another_branch_is_none_here(api: Api) -> None:
+    began, aside = api.inventory.head(), _aside(api)
+    asked = [
+        ("GET", f"/history/{aside}"),
+        ("GET", f"/history?before={aside}"),
+        ("POST", f"/history/{aside}/revert?dry_run=true"),
+        ("GET", f"/plan?from={aside}"),
+        ("GET", f"/plan?from={began}&to={aside}"),
+        ("GET", f"/replay?commit={aside}"),
+        ("GET", f"/replay?against={aside}"),
+        ("GET", f"/readiness?commit={aside}"),
+        ("GET", f"/suggest?commit={aside}"),
+    ]
+    for method, path in asked:
+        answer = api(method, path, match="*" if method == "POST" else None)
+        assert answer.status_code == 404, path
+        nowhere = api(method, path.replace(aside, "0" * 40), match="*" if method == "POST" else None)
+        said = answer.json()["detail"].replace(aside, "0" * 40)
+        assert said == nowhere.json()["detail"], "one that is hidden looks like one that is not there"
+    for path in (f"/history/{aside}", f"/history?before={aside}", f"/history/{aside}/revert"):
+        assert api.page(path).status_code == 404, path
+    assert "Aside" not in api.page(f"/clients?saved={aside}").text
+
+
+def test_a_commit_is_read_once_it_is_merged_and_hidden_once_it_is_taken_back(api: Api) -> None:
+    began, aside = api.inventory.head(), _aside(api)
+    assert api("GET", f"/history/{aside}").status_code == 404
+    merged = controlkit.git(
+        api.repository, "commit-tree", "main^{tree}", "-p", "main", "-p", aside, "-m", "Merge"
+    )
+    controlkit.git(api.repository, "update-ref", "refs/heads/main", merged)
+    assert api("GET", f"/history/{aside}").status_code == 200
+    assert api("GET", f"/history/{began}").status_code == 200
+    controlkit.git(api.repository, "update-ref", "refs/heads/main", began)
+    assert api("GET", f"/history/{aside}").status_code == 404
+
+
+def test_git_is_asked_once_whether_the_branch_has_a_commit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = api.inventory.head()
+    api("POST", "/groups", NEW["groups"])
+    asked: list[str] = []
+    has = Repository._has
+
+    def counted(self: Repository, commit: str, tip: str) -> bool:
+        asked.append(commit)
+        return has(self, commit, tip)
+
+    monkeypatch.setattr(Repository, "_has", counted)
+    for _ in range(3):
+        assert api("GET", f"/history/{began}").status_code == 200
+        assert api("GET", f"/history/{api.inventory.head()}").status_code == 200
+    assert asked == [began]
+
+
+def test_what_was_published_is_shown_whichever_branch_it_is_of(api: Api) -> None:
+    controlkit.git(api.repository, "update-ref", "refs/tidegate/published", _aside(api, "A hotfix"))
+    assert "A hotfix" in api.page("/").text
+
+
+def test_an_undoing_that_waits_for_review_has_no_address(tmp_path: Path) -> None:
+    place = controlkit.bare(tmp_path)
+    members = {"members": ["alice-laptop"]}
+    made = controlkit.service(place).create("group", "testers", members, author=controlkit.ALICE).commit
+    waiting = Api(place, inventory=Inventory(Repository(place, review=True)))
+    answer = waiting("POST", f"/history/{made}/revert", match="*")
+    assert answer.status_code == 201
+    assert answer.json()["branch"].startswith("tidegate/editor/")
+    assert "location" not in answer.headers
+    assert waiting("GET", f"/history/{answer.json()['commit']}").status_code == 404
 
 
 def test_a_commit_is_called_by_its_whole_name(reading: Api) -> None:
@@ -121,8 +202,10 @@ def test_what_was_taken_back_at_the_remote_is_not_published(tmp_path: Path) -> N
     requests = tmp_path / "requests"
     requests.mkdir()
     remote = tmp_path / "remote.git"
-    api = served(tmp_path / "fleet", publish_directory=requests, remote=str(remote))
-    controlkit.git(tmp_path, "clone", "-q", "--bare", str(api.repository), str(remote))
+    repository = controlkit.bare(tmp_path / "fleet")
+    controlkit.git(tmp_path, "clone", "-q", "--bare", str(repository), str(remote))
+    followed = controlkit.service(repository, remote=str(remote))
+    api = Api(repository, followed, publish_directory=requests)
     before = api.inventory.head()
     assert api("POST", "/groups", NEW["groups"]).status_code == 201
     controlkit.git(remote, "update-ref", "refs/heads/main", before)

@@ -125,3 +125,41 @@ def test_a_cursor_of_another_order_is_refused() -> None:
     assert read_cursor("name", cursor) == ("", "a")
     with pytest.raises(CursorError, match="another `sort`"):
         read_cursor("-name", cursor)
+
+
+ASKED = [Query(sort="v"), Query(), Query(text="A", sort="v"), Query(wanted=(("v", "9"),), descending=True)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(OBJECTS, st.sets(st.sampled_from(ASKED))), min_size=2, max_size=4))
+def test_an_index_made_of_an_earlier_one_finds_what_a_new_one_finds(
+    steps: list[tuple[dict[str, One], set[Query]]],
+) -> None:
+    found, before = None, dict[str, One]()
+    for objects, asked in steps:
+        differing = {name for name in objects.keys() | before.keys() if objects.get(name) != before.get(name)}
+        found = Index(objects, found, differing)
+        before = objects
+        for query in asked:
+            assert found.page(query) == Index(objects).page(query)
+
+
+def test_only_what_differs_is_read_anew() -> None:
+    read: list[str] = []
+
+    class Objects(dict[str, One]):
+        def __getitem__(self, name: str) -> One:
+            read.append(name)
+            return super().__getitem__(name)
+
+    old = Objects({name: One({"v": [name]}) for name in "abcdef"})
+    first = Index(old)
+    new = Objects(old | {"c": One({"v": ["z"]})})
+    for query in (Query(sort="v"), Query(text="x")):
+        first.page(query)
+    read.clear()
+    second = Index(new, first, {"c"})
+    assert names(second, sort="v") == ("a", "b", "d", "e", "f", "c")
+    assert names(second, text="z") == ("c",)
+    assert names(second, text="a") == ("a", "b", "c", "d", "e", "f"), "in the file's name"
+    assert set(read) == {"c"}

@@ -11,7 +11,11 @@ import pytest
 import controlkit
 from apikit import BASE, Api
 from apisamples import CHANGED, KINDS, NEW, WRONG
+from tidegate_compiler.codes import CODES
+from tidegate_compiler.diagnostics import Diagnostic, Where
+from tidegate_control import problems
 from tidegate_control.api import kinds
+from tidegate_control.inventory.snapshot import Objects
 from tidegate_schema import validation
 from tidegate_schema.keys import client_id, parse_public_key
 
@@ -278,3 +282,63 @@ def test_an_unknown_answer_is_bounded_and_printable(reading: Api) -> None:
     answer = reading("GET", "/clients/" + "a" * 4000)
     assert answer.status_code == 404
     assert len(json.dumps(answer.json())) < 400
+
+
+def test_a_hundred_diagnostics_are_told_and_all_are_counted(api: Api) -> None:
+    many = 2 * problems.MOST
+    group = {"name": "many", "members": [f"c{number}" for number in range(many)]}
+    refused = api("POST", "/groups?dry_run=true", group)
+    assert refused.status_code == 422
+    told = refused.json()
+    assert (len(told["diagnostics"]), told["diagnostics_total"]) == (problems.MOST, many)
+    same = "{from: [group:engineers], to: [resource:web], action: allow}"
+    files = {"files": {"policies/many.yaml": "".join(f"p{number}: {same}\n" for number in range(many))}}
+    found = api("POST", "/validate", files).json()
+    assert len(found["diagnostics"]) == problems.MOST
+    assert found["diagnostics_total"] == found["warnings"] >= many
+    planned = api("POST", "/plan", files).json()
+    assert len(planned["warnings"]) == problems.MOST
+    assert planned["warnings_total"] >= many
+
+
+def test_a_dry_run_tells_a_hundred_new_warnings_and_counts_all(tmp_path: Path) -> None:
+    many = 2 * problems.MOST
+    policy = "p{0}: {{from: [group:engineers], to: [10.20.9.{0}/32], action: allow, ports: [any]}}\n"
+    files = {"policies/many.yaml": "".join(policy.format(number) for number in range(many))}
+    api = Api(controlkit.bare(tmp_path, {**controlkit.example(), **files}))
+    deny = {
+        "name": "none",
+        "from": ["all-clients"],
+        "to": ["10.20.9.0/24"],
+        "action": "deny",
+        "ports": ["any"],
+    }
+    told = api("POST", "/policies?dry_run=true", {**deny, "file": "policies/many.yaml"}).json()
+    assert (len(told["warnings"]), told["warnings_total"]) == (problems.MOST, many)
+
+
+def test_errors_are_told_before_warnings() -> None:
+    error, warning = (
+        next(code for code, one in CODES.items() if one.severity == of) for of in ("error", "warning")
+    )
+    many = [Diagnostic(Where("a.yaml", line + 1, 1), warning, "") for line in range(problems.MOST)]
+    last = Diagnostic(Where("z.yaml", 1, 1), error, "")
+    assert problems.told([*many, last]) == [last, *many[:-1]]
+    assert problems.told(many) == many
+
+
+def test_after_a_commit_a_list_reads_only_the_files_that_it_changed(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert api("GET", "/clients?sort=addresses").status_code == 200
+    assert api("PATCH", "/clients/bob-laptop", {"addresses": ["10.64.0.99/32"]}, match="*").status_code == 200
+    read: list[str] = []
+    real = Objects.__getitem__
+
+    def counted(self: Objects, name: str) -> Any:
+        read.append(name)
+        return real(self, name)
+
+    monkeypatch.setattr(Objects, "__getitem__", counted)
+    found = api("GET", "/clients?sort=addresses&limit=1").json()
+    assert {*read} == {"bob-laptop", "frank-laptop", found["items"][0]["name"]}, "the file and the page"

@@ -238,9 +238,15 @@ def test_a_repository_that_is_none_is_told_in_one_line(path: Path, tidegate: Cal
         assert str(tmp_path / repository_) in refused(tidegate, path)
 
 
-def test_a_directory_that_the_branch_has_not_is_told_in_one_line(path: Path, tidegate: Call) -> None:
-    path.write_text(path.read_text() + "\ninventory: inventroy\n")
-    assert "there is no inventroy on main; commit one there" in refused(tidegate, path)
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize("place", ["inventroy", "inventory/none", "inventory/overlay.yaml"])
+def test_a_directory_that_the_branch_has_not_is_told_in_one_line(
+    path: Path, tidegate: Call, command: str, place: str
+) -> None:
+    path.write_text(path.read_text() + f"\ninventory: {place}\n")
+    code, out, err = tidegate("control", command, "--settings", str(path))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"there is no directory {place} on main; commit one there" in err
 
 
 def test_two_servers_do_not_share_a_state_and_an_open_one_is_warned_of(path: Path, tidegate: Call) -> None:

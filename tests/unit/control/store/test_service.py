@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import random
 from pathlib import Path
 
 import pytest
 
 from controlkit import ALICE, KEYS, bare, example, git, service
+from tidegate_control.git.repository import Repository
+from tidegate_control.inventory import past
 from tidegate_control.inventory.errors import Exists, Invalid, NotFound, Refused, Stale
 from tidegate_control.inventory.service import Inventory
 
@@ -153,6 +157,85 @@ def test_history_and_diff(inventory: Inventory) -> None:
     lines = inventory.diff(outcome.commit)
     assert "+++ b/inventory/clients/zoe.yaml" in lines
     assert any(line.startswith("+zoe-laptop:") for line in lines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_history_of_one_object_is_that_of_all_revisions(inventory: Inventory, seed: int) -> None:
+    chance = random.Random(seed)
+    names, files = ["zoe", "zac"], ["clients/operations.yaml", "clients/a.yaml", "clients/z.yaml"]
+    for step in range(25):
+        name = chance.choice(names)
+        fields = {**CLIENT, "public_key": KEYS[names.index(name)], "addresses": [f"10.64.9.{step}/32"]}
+        if name not in inventory.snapshot().objects("client"):
+            inventory.create("client", name, fields, author=ALICE, file=chance.choice(files))
+        elif chance.random() < 0.5:
+            inventory.update("client", name, fields, author=ALICE)
+        else:
+            inventory.delete("client", name, author=ALICE)
+    for name in names:
+        found = [entry.commit for entry in inventory.history(kind="client", name=name, limit=100)]
+        every = [entry.commit for entry in inventory.history(limit=100)]
+        shown = [_shown(inventory, commit, name) for commit in every] + [None]
+        assert found == [every[n] for n in range(len(every)) if shown[n] != shown[n + 1]]
+        behind = inventory.history(kind="client", name=name, limit=100, before=every[9])
+        assert [entry.commit for entry in behind] == [one for one in found if one in every[10:]]
+
+
+def _shown(inventory: Inventory, commit: str, name: str) -> object:
+    one = inventory.snapshot(commit).objects("client").get(name)
+    return None if one is None else (one.file, one.fields)
+
+
+def test_a_commit_that_leaves_an_object_s_file_alone_is_not_looked_into(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = inventory.head()
+    for number in range(5):
+        fields = {**CLIENT, "addresses": [f"10.64.9.{number}/32"]}
+        write = inventory.update if number else inventory.create
+        write("client", "zoe", fields, author=ALICE, **({} if number else {"file": "clients/z.yaml"}))
+    read: list[str] = []
+    part = past._part
+
+    def counted(repository: Repository, commit: str, kind: str, file: str, name: str) -> object:
+        read.append(commit)
+        return part(repository, commit, kind, file, name)
+
+    monkeypatch.setattr(past, "_part", counted)
+    inventory.snapshot()
+    assert [one.commit for one in inventory.history(kind="client", name="alice-laptop")] == [begin]
+    assert set(read) == {inventory.head(), begin}
+
+
+def test_what_differs_between_two_revisions_is_told_by_their_files(inventory: Inventory) -> None:
+    before = inventory.snapshot()
+    inventory.create("client", "zoe-laptop", CLIENT, author=ALICE, file="clients/operations.yaml")
+    after = inventory.snapshot()
+    differing = after.objects("client").differing(before.objects("client"))
+    assert "zoe-laptop" in differing
+    of_file = {name for name, one in after.objects("client").items() if one.file == "clients/operations.yaml"}
+    assert differing == of_file
+    assert after.objects("group").differing(before.objects("group")) == set()
+
+
+def test_the_file_that_an_object_is_in_is_looked_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = "c{0}: {{public_key: {1}, addresses: [10.64.9.{0}/32], gateways: [fra1]}}\n"
+    keys = [base64.b64encode(bytes([number]) * 32).decode() for number in range(3, 43)]
+    files = {f"clients/z{number}.yaml": client.format(number, keys[number]) for number in range(40)}
+    inventory = service(bare(tmp_path, {**example(), **files}))
+    assert not inventory.snapshot().has_errors
+    read: list[str] = []
+    part = past._part
+
+    def counted(repository: Repository, commit: str, kind: str, file: str, name: str) -> object:
+        read.append(file)
+        return part(repository, commit, kind, file, name)
+
+    monkeypatch.setattr(past, "_part", counted)
+    assert len(inventory.history(kind="client", name="c39")) == 1
+    assert set(read) == {"inventory/clients/z39.yaml"}
 
 
 def test_the_history_of_one_object(inventory: Inventory, repository: Path) -> None:
