@@ -38,10 +38,20 @@ class _Commit:
 def timeline(inventory: str) -> Timeline:
     """Return the timeline of what the command line named: a directory in a git repository, or a revision.
 
-    Outside of git, and for a compile output, it is an empty one. Raises RevisionError when git fails.
+    Outside of git, and for a compile output, it is an empty one. Raises RevisionError when git fails, or will not read
+    the repository.
     """
     found = _place(inventory)
     return Timeline() if found is None else of_commit(*found)
+
+
+def is_shallow(inventory: str) -> bool:
+    """Tell whether the repository of what the command line named lacks commits, so that names of the past may too."""
+    where = ("-C", inventory) if Path(inventory).is_dir() else ()
+    try:
+        return git(*where, "rev-parse", "--is-shallow-repository").strip() == b"true"
+    except RevisionError:
+        return False
 
 
 def _place(inventory: str) -> tuple[str, str, str] | None:
@@ -51,7 +61,9 @@ def _place(inventory: str) -> tuple[str, str, str] | None:
         try:
             top = os.fsdecode(git("-C", str(path), "rev-parse", "--show-prefix").removesuffix(b"\n"))
             commit = git("-C", str(path), "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        except RevisionError:
+        except RevisionError as error:
+            if str(error) and not str(error).startswith("not a git repository"):
+                raise  # one that git does not trust, for instance: then names are missing, which has to be told
             return None  # no repository, or one without a commit
         return str(path.resolve()), commit.decode().strip(), top.rstrip("/")
     rev, inside = split(inventory)
@@ -87,6 +99,7 @@ def of_commit(directory: str, commit: str, path: str) -> Timeline:
 
 def _commits(directory: str, commit: str, clients: str) -> Iterator[_Commit]:
     words = ("--first-parent", "-m", "--reverse", "--raw", "--no-renames", "--no-abbrev", "-z")
+    words += ("--no-relative", "--no-show-signature")  # whatever somebody's own settings say
     form = "--format=tformat:%x01%ct"
     said = git("-C", directory, "log", *words, form, commit, "--", f":(top,literal){clients}")
     current: _Commit | None = None
