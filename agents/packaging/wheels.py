@@ -21,7 +21,7 @@ _NONE = re.compile(r"No matching distribution found for ([a-z0-9-]+)==")
 
 
 def main() -> None:
-    """Print for each target what was found, and which packages have a wheel; exit status 1 when what has no wheel is not what is known to have none."""
+    """Print for each target which packages have a wheel; exit status 1 when others have none than is known."""
     wrong = False
     for machine in sorted(tree.DEBIAN):
         for python in PYTHONS:
