@@ -98,8 +98,8 @@ def of_commit(directory: str, commit: str, path: str) -> Timeline:
 
 
 def _commits(directory: str, commit: str, clients: str) -> Iterator[_Commit]:
-    words = ("--first-parent", "-m", "--reverse", "--raw", "--no-renames", "--no-abbrev", "-z")
-    words += ("--no-relative", "--no-show-signature")  # whatever somebody's own settings say
+    own = ("--no-relative", "--no-show-signature")  # whatever somebody's settings say
+    words = ("--first-parent", "-m", "--reverse", "--raw", "--no-renames", "--no-abbrev", "-z", *own)
     form = "--format=tformat:%x01%ct"
     said = git("-C", directory, "log", *words, form, commit, "--", f":(top,literal){clients}")
     current: _Commit | None = None
