@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +233,54 @@ def test_a_trial_goes_on_after_a_crash_and_after_a_second_one_it_has_failed(scen
     assert scene.inbox.refusal is not None
     assert scene.inbox.refusal.name == "failed-trial"
     assert events(scene)[-3:-1] == ["release-failed", "rolled-back"]
+
+
+class Killed(BaseException):
+    """As kill -9 and a power cut: nothing catches it."""
+
+
+@pytest.mark.parametrize("directory", ["stays", "goes"])
+def test_killed_at_any_step_of_a_rollback_nothing_withdrawn_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    """Bob was withdrawn by the release that fails: whatever of it is on disk by then, he is not in force again."""
+    ends = set()
+    for at in itertools.count(1):
+        (tmp_path / str(at)).mkdir()
+        scene = Scene("gateway", tmp_path / str(at), monkeypatch)
+        settled(scene, "alice", "bob")
+        offer(scene, 11, "alice", "carol")
+        left = at
+        with monkeypatch.context() as patch:
+
+            def step(real: Any) -> Any:
+                def counted(*words: Any, **more: Any) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left == 0:
+                        raise Killed
+                    return real(*words, **more)
+
+                return counted
+
+            for name in ("replace", "rename", "fsync", "write", "unlink"):
+                patch.setattr(os, name, step(getattr(os, name)))
+            with contextlib.suppress(Killed):
+                scene.inbox.succession.fail("too bad")
+        if left > 0:
+            break
+        shutil.rmtree(scene.places.run, ignore_errors=True)  # a reboot
+        if directory == "goes":
+            (scene.stage.directory / "current").unlink()
+        again(scene)
+        ends.add(frozenset(who(scene)))
+        assert scene.inbox.memory.serial == 11
+        for _ in range(2):
+            again(scene)
+            assert "bob" not in who(scene)
+        assert who(scene) == {"alice"}  # taken back, or cut off by a crash too often
+    assert at > 3
+    assert ends == {frozenset({"alice", "carol"}), frozenset({"alice"})}
 
 
 def test_ends_in_order_are_held_against_no_release(scene: Scene) -> None:
