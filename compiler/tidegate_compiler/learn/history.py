@@ -23,6 +23,7 @@ from tidegate_compiler.model import ClientRow
 from tidegate_compiler.plan.revision import RevisionError, git, split
 from tidegate_compiler.yamltree import Member, Node
 from tidegate_schema.keys import client_id, parse_public_key
+from tidegate_schema.names import is_name
 
 _BATCH = 256
 """Contents that are in memory at once."""
@@ -137,21 +138,24 @@ def _contents(directory: str, blobs: list[str]) -> Iterator[dict[str, bytes]]:
 
 
 def _clients(data: bytes) -> Mapping[str, str] | None:
-    """Return a file's clients, name to ID; None when it is none of an inventory."""
+    """Return a file's clients, name to ID; None when it is none of an inventory.
+
+    What is no name is left out: it was in no bundle, and could be any text.
+    """
     documents, problems = load({"clients/history.yaml": data})
     if problems or not documents:
         return None
     (document,) = documents
     if isinstance(document, QuickDocument):
         rows = cast("Mapping[str, ClientRow]", document.content)
-        return {name: client_id(row[0]) for name, row in rows.items()}
+        return {name: client_id(row[0]) for name, row in rows.items() if is_name(name)}
     if not isinstance(document.root.value, dict):
         return None
     found = {}
     for name, client in document.root.value.items():
         key = _members(client.node).get("public_key")
         try:
-            if key is not None and isinstance(key.node.value, str):
+            if key is not None and isinstance(key.node.value, str) and is_name(name):
                 found[name] = client_id(parse_public_key(key.node.value))
         except ValueError:
             continue

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import gitkit
-from compilerkit import inventory, policy
+from compilerkit import client, gateway, inventory, policy
 from learnkit import NOON, deny, record, right
 from tidegate_compiler.plan.markdown import MARKER
 from tidegate_control.learn import sources
@@ -220,6 +220,35 @@ def test_readiness_counts_days_without_an_unexplained_denial(
     assert out.splitlines()[1].split("\t")[:6] == ["gw", "(all)", "3", "5", "7", "1"]
     flows.write_bytes(record())
     assert tidegate("replay", "--flows", flows, "--readiness", inv)[0] == 0
+
+
+def test_readiness_tells_gateways_and_policies_apart(tidegate: Run, tmp_path: Path, flows: Path) -> None:
+    """A denial counts against the gateway that recorded it, and against the policies that it was for there."""
+    gateways = gateway("gw", "10.20.0.0/16") | gateway("gx", "10.20.0.0/16", endpoint="203.0.113.250:1")
+    clients = client("alice", 11, "gw", "gx") | client("bob", 12, "gw", "gx")
+    policies = WEB | {"ssh": policy("client:alice", ["10.20.0.80/32"], ports=["tcp/22"])}
+    inv = write(tmp_path / "two", inventory(gateways=gateways, clients=clients, policies=policies))
+    lines = [
+        record(at=NOON + day * 86400, port=port, gateway=name)
+        for day in range(4)
+        for port in (22, 443)
+        for name in ("gw", "gx")
+    ]
+    lines += [
+        record("bob", at=NOON + 86400, gateway="gx"),
+        record("bob", at=NOON + 2 * 86400, port=25, gateway="gx"),
+    ]
+    flows.write_bytes(b"".join(lines))
+    status, out, _ = tidegate("replay", "--flows", flows, "--readiness", inv, "--json")
+    found = right("readiness", json.loads(out))["gateways"]
+    assert status == 2
+    assert {(one["gateway"], one["days"], one["days_recorded"]) for one in found} == {
+        ("gw", 4, 4),
+        ("gx", 1, 4),
+    }
+    days = {(one["gateway"], row["policy"]): row["days"] for one in found for row in one["policies"]}
+    assert days == {("gw", "web"): 4, ("gw", "ssh"): 4, ("gx", "web"): 2, ("gx", "ssh"): 4}
+    assert tidegate("replay", "--flows", flows, "--readiness", "--gateway", "gw", inv)[0] == 0
 
 
 def test_suggest_writes_an_inventory_that_lets_everything_pass(

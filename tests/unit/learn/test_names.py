@@ -170,6 +170,19 @@ def test_a_top_that_is_the_inventory_and_odd_names_of_files(repository: Reposito
     assert history.timeline(".").end({}).called(id_of("one")) == "alice"
 
 
+@pytest.mark.parametrize(
+    "name", ["\x1b[31mred", "a\n- b", "[x](http://example.net)", "@everyone", "A", "a|b", "`"]
+)
+def test_what_was_no_name_is_none_in_the_past_either(repository: Repository, name: str) -> None:
+    """Else a commit that never was an inventory could write onto a terminal, or into a comment."""
+    repository.commit(
+        x=called("alice", "one"), y=called(name, "two", 12), z={name: {"public_key": key("three")}}
+    )
+    names = history.timeline("HEAD").end({})
+    assert names.called(id_of("one")) == "alice"
+    assert [names.called(id_of(one)) for one in ("two", "three")] == [id_of("two"), id_of("three")]
+
+
 def test_whatever_git_is_set_up_to_print_names_are_read(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
