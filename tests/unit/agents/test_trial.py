@@ -334,6 +334,25 @@ def test_the_failed_release_that_cannot_be_read_lets_nothing_back(scene: Scene) 
     assert scene.inbox.content is None
 
 
+def test_a_release_on_trial_that_cannot_be_read_lets_nothing_back_and_is_not_confirmed(scene: Scene) -> None:
+    """The good one before it still has what it has withdrawn."""
+    settled(scene, "alice", "bob")
+    offer(scene, 11, "alice")
+    for folder in kept.directory(scene.places).glob("11-*"):
+        (folder / "release.json").unlink()
+    current = (scene.stage.directory / "current").readlink()
+    (scene.stage.directory / "current").unlink()
+    again(scene)
+    assert (scene.inbox.content, scene.inbox.release) == (None, None)
+    scene.inbox.succession.confirm()
+    assert scene.inbox.succession.on_trial is not None
+    scene.stage.link(str(current))
+    scene.inbox.look()
+    assert who(scene) == {"alice"}
+    scene.inbox.succession.confirm()
+    assert scene.inbox.succession.on_trial is None
+
+
 def test_a_renewal_is_no_trial(scene: Scene) -> None:
     settled(scene, "alice")
     offer(scene, 11, "alice")

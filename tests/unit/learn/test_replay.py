@@ -78,7 +78,9 @@ PACKETS = st.tuples(
     st.sampled_from(["10.20.0.80", "10.20.0.81", "10.20.9.1", "fd20::80", "fd20::1", "10.20.0.64"]),
     st.sampled_from([TCP, UDP, SCTP, 1, 47]),
     st.sampled_from([443, 53, 400, 451, 1]),
-    st.integers(BEGIN - 20, END + 20),
+    # Half of them at the last second before a rule begins or ends, or at the first one then.
+    st.integers(BEGIN - 20, END + 20)
+    | st.sampled_from([moment - before for moment in (BEGIN, NOON, END) for before in (1, 0)]),
 )
 
 
@@ -94,7 +96,7 @@ def raw(who: str, to: str, protocol: int, port: int) -> bytes:
 
 
 @given(policies(), st.lists(PACKETS, min_size=1, max_size=12), st.booleans(), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_replay_equals_the_gateway_s_verdict_packet_for_packet(
     made: dict[str, Any], packets: list[tuple[str, str, int, int, int]], recorded: bool, has_policy: bool
 ) -> None:
