@@ -21,7 +21,7 @@ _NONE = re.compile(r"No matching distribution found for ([a-z0-9-]+)==")
 
 
 def main() -> None:
-    """Print a line for each target; exit status 1 when what has no wheel is not what is known to have none."""
+    """Print for each target which packages have a wheel; exit status 1 when others have none than is known."""
     wrong = False
     for machine in sorted(tree.DEBIAN):
         for python in PYTHONS:
@@ -30,6 +30,7 @@ def main() -> None:
             known = tree.NO_WHEEL.get(machine, frozenset())
             said = f"built from source: {', '.join(sorted(lacking))}" if lacking else "wheels for all"
             print(f"{machine} Python {python}: {len(locked)} packages, {said}", flush=True)
+            print(f"    {', '.join(name for name in locked if name not in lacking)}", flush=True)
             for name in sorted(lacking - known):
                 wrong = True
                 print(

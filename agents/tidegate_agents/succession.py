@@ -125,8 +125,10 @@ class Succession(Generic[Content]):
 
     def standing(self) -> tuple[Content, Accepted] | None:
         """Return what was in force when the last agent ended; None where nothing was, or it cannot be used."""
-        found = self._load(self._record.trial) if self._record.trial is not None else None
-        return found or self._common_of(self._record)
+        if self._record.trial is not None:
+            # Where that cannot be read, what was before may hold what it has withdrawn.
+            return self._load(self._record.trial)
+        return self._common_of(self._record)
 
     def good(self) -> Content | None:
         """Return what the good release says, None where there is none that can be used."""
@@ -136,9 +138,9 @@ class Succession(Generic[Content]):
         return self._good
 
     def confirm(self) -> None:
-        """Make the release on trial the good one. OSError."""
+        """Make the release on trial the good one, if it is in force. OSError."""
         name = self._record.trial
-        if name is None:
+        if name is None or self.release is None or name != (self.release["serial"], self.release["digest"]):
             return
         self._save(self._record.confirmed())
         self._good = self.content

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from tidegate_agents import tools
 from tidegate_agents.host import HostError
 
+SESSION_SECONDS = 180.0
+"""A session is not used for longer: REJECT_AFTER_TIME, section 6.1 of https://www.wireguard.com/papers/wireguard.pdf."""
 _SECONDS = 20.0  # a device that hangs must not hang its supervisor for good
 _SET_AT_ONCE = 5000  # peers; wireguard-go took 2 s for as many on a busy machine
 _REMOVE_AT_ONCE = 500  # peers named on one command line: far below ARG_MAX
@@ -40,6 +42,14 @@ class PeerState:
     latest_handshake: int
     received: int
     sent: int
+
+    def has_session(self, now: float) -> bool:
+        """Tell whether it has shaken hands so lately that its session may still live; `now` in Unix seconds.
+
+        A device tells of handshakes by the clock of their time: one that was set back a little ends no session, and by
+        one that was set back far every session has ended, else none ever would.
+        """
+        return self.latest_handshake > 0 and abs(now - self.latest_handshake) < SESSION_SECONDS
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "trusted_proxies", str(error)
     if settings.publish_command and settings.publish_directory:
         yield "publish_directory", "publish_command is set too: one of the two publishes"
-    if settings.events is not None and "@" in settings.events and ":" in _user_of(settings.events):
+    user = _user_of(settings.events or "")
+    if user is None:
+        yield "events", _WANTED["events"]
+    elif ":" in user:
         yield "events", "no password in it, everyone may read this file: use events_password_file"
 
 
@@ -219,5 +222,9 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def _user_of(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[0]
+def _user_of(url: str) -> str | None:
+    """Return what stands before the host of a URL; None when that cannot be read."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[0]
+    except ValueError:
+        return None

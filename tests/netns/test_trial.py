@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from netns.lab import DEVICE, PLACES, WEB4, WEB6, WEB_RULES, Agent, Lab, ping, until
+from netns.lab import DEVICE, PLACES, PYTHON, WEB4, WEB6, WEB_RULES, Agent, Lab, ping, until
 from tidegate_schema import jsonfile
 from unit.agents.kit import id_of, key
 
@@ -121,6 +121,38 @@ def test_a_gateway_s_release_that_cannot_be_applied_is_taken_back_without_what_i
     until("a newer release is confirmed", lambda: confirmed(lab.gateway, 3))
     assert (lab.gateway.status() or {})["rolled_back"] is None
     until("alice gets through", lambda: ping(lab.alice.host, WEB6))
+
+
+# What anybody may send to a gateway: bytes of every kind of WireGuard's messages, and of none.
+NOISE = """
+import os, socket, time
+out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    for kind, size in ((1, 148), (2, 92), (3, 64), (4, 96), (9, 40)):
+        try: out.sendto(bytes((kind, 0, 0, 0)) + os.urandom(size - 4), ("203.0.113.10", 51820))
+        except OSError: pass
+    time.sleep(0.001)
+"""
+
+
+def test_nobody_outside_decides_whether_a_gateway_keeps_a_release(lab: Lab) -> None:
+    """By local facts alone it is confirmed: without a single client, and under what a stranger sends."""
+    lab.publish()
+    lab.gateway.start()
+    lab.gateway.set("confirm_timeout=5")
+    until("the first release is confirmed", lambda: confirmed(lab.gateway, 1), seconds=30)
+    stranger = lab.bob.host.start(PYTHON, "-c", NOISE)
+    files = {"peers.json": with_carol(lab.everyone()), "policy.json": lab.policy_file(alice=WEB_RULES)}
+    for serial in (2, 3):
+        lab.signer.publish(lab.bundles, "gateway", "fra1", files, serial)
+        until("it is confirmed", lambda serial=serial: confirmed(lab.gateway, serial), seconds=30)
+        files = {"peers.json": lab.everyone(), "policy.json": lab.policy_file(bob=WEB_RULES)}
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+    assert not {"release-failed", "rolled-back"} & set(names(lab.gateway))
+    shaken = lab.gateway.host.sh("wg", "show", DEVICE, "latest-handshakes").split()[1::2]
+    assert set(shaken) == {"0"}  # nobody was there
 
 
 def client_file(lab: Lab, endpoint: str, networks: str, public_key: str = "") -> bytes:

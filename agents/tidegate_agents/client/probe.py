@@ -15,8 +15,6 @@ from tidegate_agents import wireguard
 from tidegate_agents.wireguard import PeerConfig, PeerState
 from tidegate_schema.wgquick import ClientConfig
 
-SESSION_SECONDS = 180
-"""A session lasts so long without another handshake (REJECT_AFTER_TIME, WireGuard section 6.1)."""
 _NUDGE_SECONDS = 25
 
 
@@ -30,7 +28,7 @@ def peers(name: str) -> Mapping[str, PeerState]:
 
 def has_session(found: Mapping[str, PeerState], now: float) -> bool:
     """Tell whether some gateway has shaken hands so lately that its session may still live; `now` in Unix seconds."""
-    return any(0 <= now - peer.latest_handshake < SESSION_SECONDS for peer in found.values())
+    return any(peer.has_session(now) for peer in found.values())
 
 
 def works(
@@ -52,7 +50,7 @@ def works(
         if state is None or not state.latest_handshake:
             continue
         is_same = (peer.public_key, peer.endpoint) in same
-        if is_same and 0 <= now - state.latest_handshake < SESSION_SECONDS:
+        if is_same and state.has_session(now):
             return True
         known = before.get(peer.public_key)
         if known is None or state.latest_handshake != known.latest_handshake:

@@ -19,8 +19,6 @@ from enum import StrEnum
 from tidegate_agents import wireguard
 from tidegate_agents.wireguard import PeerConfig, PeerState
 
-SESSION_SECONDS = 180.0
-"""A session is not used for longer: REJECT_AFTER_TIME, section 6.1 of https://www.wireguard.com/papers/wireguard.pdf."""
 DEFAULTS = frozenset({"0.0.0.0/0", "::/0"})
 """Prefixes that wg-quick(8) routes by rules and a table of its own, and nobody else here."""
 
@@ -116,7 +114,7 @@ def _peers(wanted: Wanted, observed: Observed, roaming_at: float | None) -> list
     want = dict(wanted.peers)
     if roaming_at is not None:
         for key, state in observed.peers.items():
-            if key in want and roaming_at - state.latest_handshake < SESSION_SECONDS:
+            if key in want and state.has_session(roaming_at):
                 want[key] = replace(want[key], endpoint=state.config.endpoint)
     change = wireguard.difference(have, want)
     actions = [Action(Verb.REMOVE_PEER, key, f"remove peer {key}") for key in change.remove]

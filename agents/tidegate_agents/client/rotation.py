@@ -13,18 +13,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate_agents import wireguard
 from tidegate_agents.client import interface, keyfiles
 from tidegate_agents.client.failover import Failover
 from tidegate_agents.client.keyfiles import CURRENT, NEXT, PREVIOUS
-from tidegate_agents.client.reconcile import SESSION_SECONDS, Observed
+from tidegate_agents.client.reconcile import Observed
 from tidegate_agents.host import HostError, Places
 from tidegate_agents.hostevents import Tell
 from tidegate_agents.watch import POLL_SECONDS
-from tidegate_agents.wireguard import PeerConfig
+from tidegate_agents.wireguard import SESSION_SECONDS, PeerConfig
 from tidegate_schema.wgquick import ClientConfig
 
 log = logging.getLogger("tidegate.client")
@@ -53,6 +53,10 @@ class Rotation:
         self._shaken = -math.inf
         self._asked: tuple[str, ...] = ()
         self._switched = (time.time(), time.monotonic())
+        self._handshakes: Mapping[str, int] | None = None
+        """What the device said of them at the last look since the change-over."""
+        self._heard = -math.inf
+        """When one of them was another, so that the key in use carries; by the clock that no one sets."""
         self._keys: dict[str, str] = {}
         self._problem: str | None = None
         self.wait_seconds = POLL_SECONDS
@@ -128,14 +132,17 @@ class Rotation:
         use(self._places, self._name, carriers, observed)
         failover.forget()
         self._switched = (time.time(), time.monotonic())
+        self._handshakes, self._heard = _handshakes(observed), -math.inf
         self._keys = dict(keyfiles.public_keys(self._places))
         self._tell("key-rotated", public_key=self._keys[CURRENT], back=which == PREVIOUS)
 
     def _confirmed(self, observed: Observed, now: float) -> bool:
-        wall, monotonic = self._switched
-        newest = max((peer.latest_handshake for peer in observed.peers.values()), default=0)
-        fresh = newest > wall and time.time() - newest < SESSION_SECONDS
-        return fresh and now - monotonic > CONFIRM_SECONDS
+        # Handshakes are told by a clock that may be set back or ahead, so what counts is that there was another one.
+        handshakes = _handshakes(observed)
+        before, self._handshakes = self._handshakes, handshakes
+        if before is not None and any(then not in (0, before.get(key)) for key, then in handshakes.items()):
+            self._heard = now
+        return now - self._heard < SESSION_SECONDS and now - self._switched[1] > CONFIRM_SECONDS
 
     def _up(self, which: str, fwmark: int) -> None:
         if self._tries == which and interface.exists(self._probe):
@@ -174,6 +181,10 @@ class Rotation:
             "since": self._switched[0] if PREVIOUS in self._keys else None,
             "problem": self._problem,
         }
+
+
+def _handshakes(observed: Observed) -> dict[str, int]:
+    return {key: peer.latest_handshake for key, peer in observed.peers.items()}
 
 
 def use(places: Places, name: str, carriers: Sequence[str], observed: Observed) -> None:

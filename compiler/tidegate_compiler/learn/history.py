@@ -23,6 +23,7 @@ from tidegate_compiler.model import ClientRow
 from tidegate_compiler.plan.revision import RevisionError, git, split
 from tidegate_compiler.yamltree import Member, Node
 from tidegate_schema.keys import client_id, parse_public_key
+from tidegate_schema.names import is_name
 
 _BATCH = 256
 """Contents that are in memory at once."""
@@ -38,10 +39,20 @@ class _Commit:
 def timeline(inventory: str) -> Timeline:
     """Return the timeline of what the command line named: a directory in a git repository, or a revision.
 
-    Outside of git, and for a compile output, it is an empty one. Raises RevisionError when git fails.
+    Outside of git, and for a compile output, it is an empty one. Raises RevisionError when git fails, or will not read
+    the repository.
     """
     found = _place(inventory)
     return Timeline() if found is None else of_commit(*found)
+
+
+def is_shallow(inventory: str) -> bool:
+    """Tell whether the repository of what the command line named lacks commits, so that names of the past may too."""
+    where = ("-C", inventory) if Path(inventory).is_dir() else ()
+    try:
+        return git(*where, "rev-parse", "--is-shallow-repository").strip() == b"true"
+    except RevisionError:
+        return False
 
 
 def _place(inventory: str) -> tuple[str, str, str] | None:
@@ -51,7 +62,9 @@ def _place(inventory: str) -> tuple[str, str, str] | None:
         try:
             top = os.fsdecode(git("-C", str(path), "rev-parse", "--show-prefix").removesuffix(b"\n"))
             commit = git("-C", str(path), "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-        except RevisionError:
+        except RevisionError as error:
+            if str(error) and not str(error).startswith("not a git repository"):
+                raise  # one that git does not trust, for instance: then names are missing, which has to be told
             return None  # no repository, or one without a commit
         return str(path.resolve()), commit.decode().strip(), top.rstrip("/")
     rev, inside = split(inventory)
@@ -86,7 +99,8 @@ def of_commit(directory: str, commit: str, path: str) -> Timeline:
 
 
 def _commits(directory: str, commit: str, clients: str) -> Iterator[_Commit]:
-    words = ("--first-parent", "-m", "--reverse", "--raw", "--no-renames", "--no-abbrev", "-z")
+    own = ("--no-relative", "--no-show-signature")  # whatever somebody's settings say
+    words = ("--first-parent", "-m", "--reverse", "--raw", "--no-renames", "--no-abbrev", "-z", *own)
     form = "--format=tformat:%x01%ct"
     said = git("-C", directory, "log", *words, form, commit, "--", f":(top,literal){clients}")
     current: _Commit | None = None
@@ -124,21 +138,24 @@ def _contents(directory: str, blobs: list[str]) -> Iterator[dict[str, bytes]]:
 
 
 def _clients(data: bytes) -> Mapping[str, str] | None:
-    """Return a file's clients, name to ID; None when it is none of an inventory."""
+    """Return a file's clients, name to ID; None when it is none of an inventory.
+
+    What is no name is left out: it was in no bundle, and could be any text.
+    """
     documents, problems = load({"clients/history.yaml": data})
     if problems or not documents:
         return None
     (document,) = documents
     if isinstance(document, QuickDocument):
         rows = cast("Mapping[str, ClientRow]", document.content)
-        return {name: client_id(row[0]) for name, row in rows.items()}
+        return {name: client_id(row[0]) for name, row in rows.items() if is_name(name)}
     if not isinstance(document.root.value, dict):
         return None
     found = {}
     for name, client in document.root.value.items():
         key = _members(client.node).get("public_key")
         try:
-            if key is not None and isinstance(key.node.value, str):
+            if key is not None and isinstance(key.node.value, str) and is_name(name):
                 found[name] = client_id(parse_public_key(key.node.value))
         except ValueError:
             continue

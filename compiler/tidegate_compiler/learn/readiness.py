@@ -117,8 +117,9 @@ def readiness(
             standing.clients.add(client)
             port = port_text(group.destination, group.protocol, group.port) if group.destination else ""
             example = (client, group.destination, port)
-            if example in standing.examples or len(standing.examples) < EXAMPLES:
-                standing.examples[example] = standing.examples.get(example, 0) + group.flows
+            standing.examples[example] = standing.examples.get(example, 0) + group.flows
+            if len(standing.examples) > EXAMPLES:  # the first by name, in whatever order flows come
+                del standing.examples[max(standing.examples)]
     return found
 
 

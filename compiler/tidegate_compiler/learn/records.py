@@ -24,6 +24,9 @@ LINE_MAX_BYTES = 1 << 16
 GROUPS_MOST = 4_000_000
 """More groups than this are refused: some 2 GB."""
 
+END = (1 << 63) // 10**9
+"""The Unix second of 2262 at which stores, which count nanoseconds in 63 bits, end. No event is of a later one."""
+
 _REASONS = frozenset(reason.name.lower().replace("_", "-") for reason in Reason)
 _OPENS, _CLOSES, _REFUSED = frozenset({"flow-open", "packet"}), frozenset({"flow-close"}), frozenset({"deny"})
 _NO_FLOW = frozenset({"gap", "host"})
@@ -101,7 +104,7 @@ def _key(event: dict[str, Any], slot: int) -> _Key:
     verdict, reason = event["tidegate.verdict"], event["event.reason"]
     if verdict not in ("allow", "deny") or reason not in _REASONS or not is_name(gateway):
         raise ValueError
-    if client and (len(client) != 32 or not _HEX.issuperset(client)):
+    if not isinstance(client, str) or (client and (len(client) != 32 or not _HEX.issuperset(client))):
         raise ValueError
     destination, protocol, port = "", UNKNOWN, 0
     if "destination.address" in event:
@@ -133,11 +136,14 @@ def _count(value: Any) -> int:
 
 
 def _moment(text: str) -> float:
-    """Return the Unix second of RFC 3339 in UTC, with any fraction."""
+    """Return the Unix second of RFC 3339 in UTC, with any fraction; ValueError outside of what a gateway can tell."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError
-    return _second(match[1]) + float(f"0{match[2] or ''}")
+    second = _second(match[1])
+    if not 0 <= second < END:
+        raise ValueError
+    return second + float(f"0{match[2] or ''}")
 
 
 @functools.lru_cache(1 << 12)

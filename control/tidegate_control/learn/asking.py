@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tidegate_compiler.learn.flows import DAY, Window
 from tidegate_compiler.learn.names import Timeline
+from tidegate_compiler.learn.records import END
 from tidegate_control.intake import store as intake
 from tidegate_control.inventory.snapshot import Snapshot
 from tidegate_control.learn import answers, sources, stores
@@ -27,8 +28,6 @@ if TYPE_CHECKING:  # which has the turn
 
 DAYS_MOST = 92
 """The longest window, in days: a store is asked about each of them."""
-_END = (1 << 63) // intake.NS
-"""Stores count nanoseconds in 63 bits, until 2262."""
 AGAIN = 5
 """After so many seconds another question may be tried."""
 TITLE = "the intake's store"
@@ -116,7 +115,7 @@ def window(asked: Asked, now: int) -> Window:
     begin, end = found.begin or 0, now + 1 if found.end is None else found.end
     if begin >= end:
         raise SourceError("the window begins in the future")
-    if end >= _END:
+    if end >= END:
         raise SourceError("the window ends later than any event")
     if end - begin > DAYS_MOST * DAY + 1:
         raise SourceError(f"at most {DAYS_MOST} days at once")

@@ -19,7 +19,7 @@ from tidegate_compiler.edit.editor import LayoutError
 from tidegate_compiler.learn import readiness as ready
 from tidegate_compiler.learn import replaytext, suggestdoc
 from tidegate_compiler.learn.flows import TooManyFlowsError
-from tidegate_compiler.learn.history import timeline
+from tidegate_compiler.learn.history import is_shallow, timeline
 from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.learn.suggest import STRICTNESS
 from tidegate_compiler.options import json_option
@@ -104,9 +104,14 @@ def named(name: str, past: Timeline, warn: bool = True) -> Named:
 
 
 def history(name: str) -> Timeline:
-    """Return the names of the past; a repository that git cannot read has none, and that is told."""
+    """Return the names of the past; a repository that git cannot read has none, a shallow one few: that is told."""
     try:
-        return timeline(name)
+        found = timeline(name)
+        if is_shallow(name):
+            say(
+                ["tidegate: git: a shallow clone; names from before its first commit are not known"], err=True
+            )
+        return found
     except RevisionError as error:
         say([f"tidegate: git: {error}; names are those of the inventory alone"], err=True)
         return Timeline()
@@ -248,6 +253,8 @@ def suggest_(
         told, done = answers.suggested(
             known.subject, reader, int(time.time()), with_refused=with_refused, strictness=strictness
         )
+    if not told["counts"]["flows"]:  # else the smallest set of policies for no flow would be suggested: none
+        raise Failure("no flow was recorded, so there is nothing to learn from; look at --flows and the time")
     if out is not None:
         try:
             _write(out, suggestdoc.files(done, told, known.files))

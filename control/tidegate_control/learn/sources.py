@@ -25,11 +25,13 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 from tidegate_compiler import fields
 from tidegate_compiler.diagnostics import show, show_path
 from tidegate_compiler.learn.flows import DAY, FlowGroup, Slots, Window
-from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records
+from tidegate_compiler.learn.records import END, LINE_MAX_BYTES, Records
 
 STORES = ("duckdb", "clickhouse", "clickhouses")
 PASSWORD = "TIDEGATE_CLICKHOUSE_PASSWORD"  # noqa: S105, the name of a variable
 DEFAULT_LAST = 7 * DAY
+DAYS_MOST = 3660
+"""The longest window that a store is asked about, in days: ten years, which take some seconds where nothing is."""
 _ASKED = {"last": "last", "from": "begin", "to": "end"}
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
@@ -117,7 +119,9 @@ def opened(spec: str, asked: Asked, now: int) -> Iterator[Reader]:
         from tidegate_control.learn.stores import opened as store  # its driver is not everybody's
 
         url, said = _options(spec)
-        with store(url, _both(asked, said).window(now, DEFAULT_LAST), now) as reader:
+        window = _both(asked, said).window(now, DEFAULT_LAST)
+        _check_span(window, now)
+        with store(url, window, now) as reader:
             yield reader
         return
     if colon:
@@ -135,9 +139,25 @@ def opened(spec: str, asked: Asked, now: int) -> Iterator[Reader]:
             yield _Lines(spec, window, stream=cast("IO[bytes]", unpacked))
 
 
+def _check_span(window: Window, now: int) -> None:
+    """Raise SourceError for a window that a store, which is asked day by day, would be asked about for hours."""
+    begin, end = window.begin or 0, now + 1 if window.end is None else window.end
+    if begin >= end:
+        raise SourceError("no event is in that window: it begins in the future, or ends with 1970")
+    if end - begin > DAYS_MOST * DAY:
+        raise SourceError(
+            f"a store is asked about at most {DAYS_MOST} days at once; say from when until when"
+        )
+    if end >= END:
+        raise SourceError("the window ends later than any event")
+
+
 def _options(spec: str) -> tuple[str, Asked]:
     """Return a store's URL without the window, and the window that its query says."""
-    parts = urlsplit(spec)
+    try:
+        parts = urlsplit(spec)
+    except ValueError:
+        raise SourceError(f"{show(spec)}: a URL that cannot be read") from None
     said: dict[str, int] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _ASKED:

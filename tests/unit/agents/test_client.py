@@ -440,3 +440,146 @@ def test_a_dry_run_says_what_an_agent_does_past_the_end_of_its_release(
 
 def test_the_module_never_hands_transported_bytes_on() -> None:
     assert "wg-quick" not in Path(module.__file__).read_text()
+
+
+# A clock that is set ahead and back ------------------------------------------------------------------------
+
+DAY = 86400
+
+
+class Wall:
+    """The clock that somebody sets, beside the one that only goes on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, device: Device) -> None:
+        self.real, self.ahead, self._device = float(int(time.time())), 0.0, device
+        monkeypatch.setattr(time, "time", self.now)
+
+    def now(self) -> float:
+        return self.real + self._device.now + self.ahead
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch, device: Device) -> Wall:
+    return Wall(monkeypatch, device)
+
+
+@pytest.mark.parametrize("ahead", [DAY, -DAY, 3, -3])
+def test_a_jump_and_its_end_change_nothing(
+    places: Places,
+    bundle: Path,
+    applied: Applied,
+    device: Device,
+    wall: Wall,
+    ahead: float,
+) -> None:
+    agent = confirmed(places, bundle, device)
+    for device.now, wall.ahead in ((10.0, ahead), (20.0, ahead), (30.0, 0.0), (200.0, 0.0)):
+        agent._turn()
+        told = status(places)
+        assert (told["applied"], told["trial"], told["rolled_back"], told["stale"]) == (
+            True,
+            None,
+            None,
+            False,
+        )
+    assert applied.configs == [parse(CONF)]
+
+
+@pytest.mark.parametrize("ahead", [DAY, -DAY])
+def test_a_trial_lasts_as_long_as_it_should_whatever_the_clock_does(
+    places: Places,
+    bundle: Path,
+    applied: Applied,
+    device: Device,
+    wall: Wall,
+    ahead: float,
+) -> None:
+    agent = confirmed(places, bundle, device)
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    for device.now, wall.ahead in ((100.0, 0.0), (101.0, ahead), (115.0, 0.0), (129.0, ahead)):
+        agent._turn()
+        assert applied.configs[-1] == parse(MOVED)
+    device.now, wall.ahead = 130.0, 0.0
+    agent._turn()
+    assert status(places)["rolled_back"]["serial"] == 6
+
+
+@pytest.mark.parametrize("ahead", [DAY, -DAY])
+def test_a_handshake_confirms_by_whatever_clock_it_is_told(
+    places: Places,
+    bundle: Path,
+    applied: Applied,
+    device: Device,
+    wall: Wall,
+    ahead: float,
+) -> None:
+    agent = confirmed(places, bundle, device)
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    device.now = 100.0
+    agent._turn()
+    wall.ahead = ahead
+    device.shaken = {key("fra1"): int(wall.now())}
+    agent._turn()
+    assert (status(places)["trial"], status(places)["release"]["serial"]) == (None, 6)
+
+
+@pytest.mark.parametrize("ahead", [DAY, -DAY])
+def test_no_release_is_blamed_for_a_session_that_only_the_clock_has_ended(
+    places: Places,
+    bundle: Path,
+    applied: Applied,
+    device: Device,
+    wall: Wall,
+    ahead: float,
+) -> None:
+    agent = confirmed(places, bundle, device)
+    wall.ahead = ahead
+    publish(bundle, CLIENT, {"wg0.conf": MOVED}, serial=6, not_after=FOREVER)
+    for device.now in (100.0, 200.0, 1000.0):
+        agent._turn()
+        assert status(places)["trial"]["serial"] == 6
+    assert applied.configs[-1] == parse(MOVED)
+
+
+def test_what_ended_while_the_clock_was_ahead_stays_ended(
+    places: Places,
+    bundle: Path,
+    applied: Applied,
+    device: Device,
+    wall: Wall,
+) -> None:
+    places.settings.write_text("on_stale: deny\n")
+    end = int(wall.real) + 3600
+    publish(bundle, CLIENT, not_after=end)
+    agent = started(places, bundle)
+    agent._turn()
+    assert applied.configs[-1] == parse(CONF)
+    for device.now, wall.ahead in ((10.0, 7200.0), (20.0, 0.0)):
+        agent._turn()
+        assert status(places)["stale"] is True
+        assert applied.configs[-1].peers == ()
+    publish(bundle, CLIENT, serial=6, not_after=end + 3000)  # over by then, too
+    agent._turn()
+    assert status(places)["refusal"]["name"] == "expired"
+    assert host.load_memory(places).serial == 5
+    agent = started(places, bundle)
+    agent._turn()
+    assert applied.configs[-1].peers == ()
+    publish(bundle, CLIENT, serial=7, not_after=end + DAY)
+    agent._turn()
+    assert (status(places)["refusal"], status(places)["stale"]) == (None, False)
+    assert applied.configs[-1] == parse(CONF)
+
+
+@pytest.mark.parametrize(
+    ("ago", "lives"),
+    [(1, True), (179, True), (181, False), (-3, True), (-179, True), (-181, False), (-DAY, False)],
+)
+def test_a_session_outlives_a_clock_that_is_set_a_little(ago: int, lives: bool) -> None:
+    found = {"A": PeerState(PeerConfig(frozenset()), 1_800_000_000 - ago, 0, 0)}
+    assert probe.has_session(found, 1_800_000_000.0) is lives
+
+
+def test_without_a_handshake_there_is_no_session_also_at_the_beginning_of_time() -> None:
+    """A host without a clock of its own starts in 1970, where "never" is a moment ago."""
+    assert not probe.has_session({"A": PeerState(PeerConfig(frozenset()), 0, 0, 0)}, 50.0)

@@ -105,6 +105,8 @@ class World:
     failback: float = FAILBACK
     look_every: float = 1.0
     tunnel: type[Tunnel] = Tunnel
+    clock: Callable[[float], float] = lambda now: SHAKEN + now
+    """What the clock of the host says, by which a device tells of handshakes: Unix seconds."""
     moves: list[tuple[float, str, str]] = field(default_factory=list)
     now: float = 0.0
 
@@ -135,7 +137,9 @@ class World:
 
     def _look(self) -> None:
         seen = {
-            name: Traffic(0 if one.handshake is None else SHAKEN + int(one.handshake), one.received, one.sent)
+            name: Traffic(
+                0 if one.handshake is None else int(self.clock(one.handshake)), one.received, one.sent
+            )
             for name, one in self.tunnels.items()
         }
         every = dict.fromkeys(self.names, self.keepalive)
@@ -202,6 +206,25 @@ def test_it_goes_back_when_the_first_has_answered_for_long_enough_and_not_before
     world.run(back + failback + 25)
     assert world.carrier == A
     world.run(back + failback + 1000)
+    assert len(world.moves) == 2
+
+
+@pytest.mark.parametrize("ahead", [5, -5, 86400, -86400])
+def test_a_clock_that_jumps_and_jumps_back_moves_nothing_and_delays_nothing(ahead: int) -> None:
+    """It is set while all is well, while the first is silent, and while it is back: the counters are what tells."""
+
+    def clock(now: float) -> float:
+        return SHAKEN + now + (ahead if 100 <= now < 400 or 604 <= now < 607 or 1030 <= now < 1040 else 0)
+
+    world = World([A, B], dead_between(A, 600, 1000), clock=clock)
+    world.run(600)
+    assert world.moves == []
+    world.run(600 + BOUND)
+    assert world.carrier == B
+    world.run(1000 + FAILBACK - 1)
+    assert world.carrier == B
+    world.run(1000 + FAILBACK + 25)
+    assert world.carrier == A
     assert len(world.moves) == 2
 
 

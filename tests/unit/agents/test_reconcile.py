@@ -158,8 +158,12 @@ def test_a_default_route_that_comes_or_goes_is_wg_quick_s_to_make(default: str) 
     assert [action.verb for action in plan(WANTED, have)] == [Verb.RECREATE]
 
 
-@pytest.mark.parametrize(("age", "left"), [(10, True), (179, True), (181, False), (NOW, False)])
+@pytest.mark.parametrize(
+    ("age", "left"),
+    [(10, True), (179, True), (181, False), (NOW, False), (-10, True), (-181, False), (-86400, False)],
+)
 def test_an_endpoint_to_which_a_gateway_moved_is_left_while_its_session_lives(age: int, left: bool) -> None:
+    """A negative age is that of a clock that was set back: a little is nothing, and after more there is no session."""
     moved = states({"A": replace(PEER, endpoint="192.0.2.9:9")}, NOW - age)
     have = replace(OBSERVED, peers=moved)
     assert bool(plan(WANTED, have, roaming_at=NOW)) != left

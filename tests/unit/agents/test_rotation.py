@@ -170,6 +170,20 @@ def test_the_old_key_goes_when_the_new_one_has_carried_and_not_before(client: Cl
     assert device.up is None
 
 
+def test_a_clock_that_is_set_back_neither_drops_the_old_key_unproven_nor_keeps_it_for_good(
+    client: Client, device: Device
+) -> None:
+    """A device tells of handshakes by the clock of their time, which may have been a day ahead."""
+    client.handshake = time.time() + 86400
+    _, new = switched(client, device)
+    client.now = time.monotonic()
+    client.look(CONFIRM_SECONDS + 1)
+    assert PREVIOUS in client.kept()  # that handshake was the old key's
+    client.handshake = time.time() - 86400
+    client.look(1.0)
+    assert client.kept() == {CURRENT: new}
+
+
 def test_the_previous_key_is_asked_of_in_silence_only_and_taken_back(client: Client, device: Device) -> None:
     old, new = switched(client, device)
     asked = device.asked

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +235,54 @@ def test_a_trial_goes_on_after_a_crash_and_after_a_second_one_it_has_failed(scen
     assert events(scene)[-3:-1] == ["release-failed", "rolled-back"]
 
 
+class Killed(BaseException):
+    """As kill -9 and a power cut: nothing catches it."""
+
+
+@pytest.mark.parametrize("directory", ["stays", "goes"])
+def test_killed_at_any_step_of_a_rollback_nothing_withdrawn_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    """Bob was withdrawn by the release that fails: whatever of it is on disk by then, he is not in force again."""
+    ends = set()
+    for at in itertools.count(1):
+        (tmp_path / str(at)).mkdir()
+        scene = Scene("gateway", tmp_path / str(at), monkeypatch)
+        settled(scene, "alice", "bob")
+        offer(scene, 11, "alice", "carol")
+        left = at
+        with monkeypatch.context() as patch:
+
+            def step(real: Any) -> Any:
+                def counted(*words: Any, **more: Any) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left == 0:
+                        raise Killed
+                    return real(*words, **more)
+
+                return counted
+
+            for name in ("replace", "rename", "fsync", "write", "unlink"):
+                patch.setattr(os, name, step(getattr(os, name)))
+            with contextlib.suppress(Killed):
+                scene.inbox.succession.fail("too bad")
+        if left > 0:
+            break
+        shutil.rmtree(scene.places.run, ignore_errors=True)  # a reboot
+        if directory == "goes":
+            (scene.stage.directory / "current").unlink()
+        again(scene)
+        ends.add(frozenset(who(scene)))
+        assert scene.inbox.memory.serial == 11
+        for _ in range(2):
+            again(scene)
+            assert "bob" not in who(scene)
+        assert who(scene) == {"alice"}  # taken back, or cut off by a crash too often
+    assert at > 3
+    assert ends == {frozenset({"alice", "carol"}), frozenset({"alice"})}
+
+
 def test_ends_in_order_are_held_against_no_release(scene: Scene) -> None:
     settled(scene, "alice", "bob")
     offer(scene, 11, "alice", "carol")
@@ -281,6 +332,25 @@ def test_the_failed_release_that_cannot_be_read_lets_nothing_back(scene: Scene) 
         (folder / "release.json").unlink()
     again(scene)
     assert scene.inbox.content is None
+
+
+def test_a_release_on_trial_that_cannot_be_read_lets_nothing_back_and_is_not_confirmed(scene: Scene) -> None:
+    """The good one before it still has what it has withdrawn."""
+    settled(scene, "alice", "bob")
+    offer(scene, 11, "alice")
+    for folder in kept.directory(scene.places).glob("11-*"):
+        (folder / "release.json").unlink()
+    current = (scene.stage.directory / "current").readlink()
+    (scene.stage.directory / "current").unlink()
+    again(scene)
+    assert (scene.inbox.content, scene.inbox.release) == (None, None)
+    scene.inbox.succession.confirm()
+    assert scene.inbox.succession.on_trial is not None
+    scene.stage.link(str(current))
+    scene.inbox.look()
+    assert who(scene) == {"alice"}
+    scene.inbox.succession.confirm()
+    assert scene.inbox.succession.on_trial is None
 
 
 def test_a_renewal_is_no_trial(scene: Scene) -> None:

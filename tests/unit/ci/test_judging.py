@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import compilerkit
 import learnkit
 from cikit import Runner, load, parse
 from docskit import ROOT
@@ -46,14 +47,17 @@ class Forge:
         self.git("checkout", "-q", "-b", "change")
 
     def merged(self) -> Path:
-        """Return a clone as actions/checkout leaves it: the merge alone, detached, and no more than two deep."""
+        """Return a clone as actions/checkout leaves it: the merge alone, and as deep as the workflow says."""
         self.commit("Change")
         self.git("checkout", "-q", "main")
         self.commit("Meanwhile")
         self.git("merge", "-q", "--no-ff", "-m", "Merge", "change")
         shutil.rmtree(self.clone, ignore_errors=True)
+        (job,) = GITHUB["jobs"].values()
+        depth = job["steps"][0]["with"]["fetch-depth"]
+        words = ("--depth", str(depth)) if depth else ()
         self.runner.git(
-            self.tree, "clone", "-q", "--depth", "2", f"file://{self.tree}", str(self.clone), "-b", "main"
+            self.tree, "clone", "-q", *words, f"file://{self.tree}", str(self.clone), "-b", "main"
         )
         return self.clone
 
@@ -227,6 +231,31 @@ def test_with_recorded_flows_the_plan_says_who_would_notice(forge: Forge, judge:
     assert row.endswith("| `3 flows of 1 client, last 2026-11-29T12:00:00Z` |")
 
 
+@pytest.mark.parametrize("judge", ["github", "gitlab"])
+def test_what_an_earlier_key_sent_is_in_the_plan(forge: Forge, judge: str) -> None:
+    """Bob's key was rotated some commits ago; what it was used for is his, by the history that the step fetches."""
+    flows = recorded(forge)
+    file = "inventory/clients/contractors.yaml"
+    text = (forge.tree / file).read_text()
+    key = re.search(r"bob-laptop:\s+public_key: (\S+)", text)
+    assert key is not None
+    forge.write(file, text.replace(key[1], compilerkit.key("rotated")))
+    for number in range(3):
+        forge.commit(f"Rotate {number}")
+    forge.branch()
+    forge.write("inventory/policies/more.yaml", GRANT)
+    if judge == "github":
+        workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": flows}}
+        ran, left = forge.runner.github(workflow, forge.merged())
+        text = left["tidegate-plan"].read_text()
+    else:
+        clone, base = forge.head()
+        ran = forge.runner.gitlab(clone, CI_MERGE_REQUEST_DIFF_BASE_SHA=base, FLOWS=flows)
+        text = (clone / "tidegate-plan.md").read_text()
+    assert ran.status == 0, ran.said
+    assert "3 flows of 1 client would pass**" in text
+
+
 def test_github_flows_that_cannot_be_read_are_no_plan(forge: Forge) -> None:
     forge.branch()
     forge.write("inventory/policies/more.yaml", GRANT)
@@ -276,7 +305,6 @@ def test_gitlab_a_merged_result_is_compared_with_its_target(forge: Forge) -> Non
     forge.branch()
     forge.write("inventory/policies/more.yaml", GRANT)
     clone = forge.merged()
-    forge.runner.git(clone, "fetch", "-q", "--unshallow")
     target = forge.runner.git(clone, "rev-parse", "HEAD^1")
     ran = forge.runner.gitlab(
         clone, CI_MERGE_REQUEST_TARGET_BRANCH_SHA=target, CI_MERGE_REQUEST_DIFF_BASE_SHA="0" * 40

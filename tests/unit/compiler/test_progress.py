@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tidegate_compiler import progress
+from tidegate_schema.cli import run
 
 # A command that is long from its first moment.
 AT_ONCE = "from tidegate_compiler import progress; progress.DELAY = progress._EVERY = 0"
@@ -90,6 +91,22 @@ def test_a_bar_counts_the_work_on_a_terminal_and_is_wiped_away(tmp_path: Path) -
     assert "\x1b[?25l" in shown
     assert "\x1b[?25l" not in shown.replace("\x1b[?25l" + SHOW_CURSOR, "")
     assert "".join(screen(shown)) == ""
+
+
+def test_publishing_counts_the_hosts_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # whose commits are not this repository's
+    for words in (
+        ("compile", INVENTORY, "--out", tmp_path / "out"),
+        ("keys", "init", tmp_path / "keys"),
+    ):
+        assert run([*map(str, words)]) == 0
+    to = ("--to", tmp_path / "bundles", "--key", tmp_path / "keys" / "signing.key")
+    status, out, shown = on_terminal(COMMAND, "publish", tmp_path / "out", *to, "--first")
+    hosts = len(out.splitlines()) - 1  # the table's first line names its columns
+    assert (status, hosts) == (0, 10)
+    for word in ("reading", "publishing", "━", f" {hosts}/{hosts}\r"):
+        assert word in shown
+    assert "10 published" in screen(shown)
 
 
 def test_what_is_printed_behind_a_bar_stands_on_clean_lines(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import gitkit
-from compilerkit import inventory, policy
+from compilerkit import client, gateway, inventory, policy
 from learnkit import NOON, deny, record, right
 from tidegate_compiler.plan.markdown import MARKER
 from tidegate_control.learn import sources
@@ -113,6 +113,27 @@ REFUSED = {
         1,
         "a store is asked with last, from, to",
     ),
+    "a store's URL that is none": (["--flows", "clickhouse://[::/db"], 1, "a URL that cannot be read"),
+    "more of a store than a life has": (
+        ["--flows", "duckdb:///x", "--from", "1970-01-01"],
+        1,
+        "a store is asked about at most 3660 days at once",
+    ),
+    "a store until a day far off": (
+        ["--flows", "duckdb:///x?from=2026-11-01&to=9999-12-31"],
+        1,
+        "a store is asked about at most 3660 days at once",
+    ),
+    "a store later than any event": (
+        ["--flows", "duckdb:///x", "--from", "2262-01-01", "--to", "2263-01-01"],
+        1,
+        "the window ends later than any event",
+    ),
+    "a store in the future": (
+        ["--flows", "duckdb:///x", "--from", "9998-01-01"],
+        1,
+        "it begins in the future",
+    ),
     "a span that is none": (
         ["--flows", "f", "--last", "7"],
         64,
@@ -201,6 +222,35 @@ def test_readiness_counts_days_without_an_unexplained_denial(
     assert tidegate("replay", "--flows", flows, "--readiness", inv)[0] == 0
 
 
+def test_readiness_tells_gateways_and_policies_apart(tidegate: Run, tmp_path: Path, flows: Path) -> None:
+    """A denial counts against the gateway that recorded it, and against the policies that it was for there."""
+    gateways = gateway("gw", "10.20.0.0/16") | gateway("gx", "10.20.0.0/16", endpoint="203.0.113.250:1")
+    clients = client("alice", 11, "gw", "gx") | client("bob", 12, "gw", "gx")
+    policies = WEB | {"ssh": policy("client:alice", ["10.20.0.80/32"], ports=["tcp/22"])}
+    inv = write(tmp_path / "two", inventory(gateways=gateways, clients=clients, policies=policies))
+    lines = [
+        record(at=NOON + day * 86400, port=port, gateway=name)
+        for day in range(4)
+        for port in (22, 443)
+        for name in ("gw", "gx")
+    ]
+    lines += [
+        record("bob", at=NOON + 86400, gateway="gx"),
+        record("bob", at=NOON + 2 * 86400, port=25, gateway="gx"),
+    ]
+    flows.write_bytes(b"".join(lines))
+    status, out, _ = tidegate("replay", "--flows", flows, "--readiness", inv, "--json")
+    found = right("readiness", json.loads(out))["gateways"]
+    assert status == 2
+    assert {(one["gateway"], one["days"], one["days_recorded"]) for one in found} == {
+        ("gw", 4, 4),
+        ("gx", 1, 4),
+    }
+    days = {(one["gateway"], row["policy"]): row["days"] for one in found for row in one["policies"]}
+    assert days == {("gw", "web"): 4, ("gw", "ssh"): 4, ("gx", "web"): 2, ("gx", "ssh"): 4}
+    assert tidegate("replay", "--flows", flows, "--readiness", "--gateway", "gw", inv)[0] == 0
+
+
 def test_suggest_writes_an_inventory_that_lets_everything_pass(
     tidegate: Run, tmp_path: Path, flows: Path
 ) -> None:
@@ -280,6 +330,39 @@ def test_no_flow_at_all_is_not_told_as_all_well(tidegate: Run, inv: Path, flows:
     status, out, err = tidegate("replay", "--flows", flows, "--gateway", "elsewhere", "--readiness", inv)
     assert (status, out) == (1, "")
     assert "no flow was recorded, so nothing is known" in err
+
+
+def test_of_no_flow_no_inventory_without_policies_is_suggested(
+    tidegate: Run, inv: Path, flows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    status, said, err = tidegate("suggest", "--flows", flows, "--to", "2020-01-01", inv, "--out", out)
+    assert (status, said, out.exists()) == (1, "", False)
+    assert "no flow was recorded, so there is nothing to learn from" in err
+
+
+def test_a_shallow_clone_says_that_names_are_missing(
+    tidegate: Run, tree: Path, flows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tidegate("replay", "--flows", flows, "inventory")[2] == ""
+    environment = gitkit.environment(tmp_path, tmp_path, "Somebody", os.environ)
+    subprocess.run(["git", "commit", "-q", "--allow-empty", "-m", "More"], env=environment, check=True)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{tree}", str(clone)], check=True)
+    for where, name in ((clone, "inventory"), (clone, "HEAD"), (tmp_path, clone / "inventory")):
+        monkeypatch.chdir(where)
+        _, _, err = tidegate("replay", "--flows", flows, name)
+        assert err == "tidegate: git: a shallow clone; names from before its first commit are not known\n"
+
+
+def test_a_repository_that_git_does_not_trust_is_told(
+    tidegate: Run, tree: Path, flows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose files are another user's: without a word, a rotated key would seem to break."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    _, _, err = tidegate("replay", "--flows", flows, tree / "inventory")
+    assert err.startswith("tidegate: git: detected dubious ownership")
+    assert err.endswith("; names are those of the inventory alone\n")
 
 
 def test_a_file_without_a_single_event_is_refused(tidegate: Run, inv: Path, flows: Path) -> None:

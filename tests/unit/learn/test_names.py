@@ -170,6 +170,44 @@ def test_a_top_that_is_the_inventory_and_odd_names_of_files(repository: Reposito
     assert history.timeline(".").end({}).called(id_of("one")) == "alice"
 
 
+@pytest.mark.parametrize(
+    "name", ["\x1b[31mred", "a\n- b", "[x](http://example.net)", "@everyone", "A", "a|b", "`"]
+)
+def test_what_was_no_name_is_none_in_the_past_either(repository: Repository, name: str) -> None:
+    """Else a commit that never was an inventory could write onto a terminal, or into a comment."""
+    repository.commit(
+        x=called("alice", "one"), y=called(name, "two", 12), z={name: {"public_key": key("three")}}
+    )
+    names = history.timeline("HEAD").end({})
+    assert names.called(id_of("one")) == "alice"
+    assert [names.called(id_of(one)) for one in ("two", "three")] == [id_of("two"), id_of("three")]
+
+
+def test_whatever_git_is_set_up_to_print_names_are_read(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signatures are printed among what is read, and paths told from elsewhere, where somebody has set that up."""
+    signing = tmp_path / "signing"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(signing)], check=True)
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"admin@example.net {signing.with_suffix('.pub').read_text()}")
+    for name, value in (
+        ("gpg.format", "ssh"),
+        ("user.signingKey", str(signing)),
+        ("gpg.ssh.allowedSignersFile", str(allowed)),
+        ("commit.gpgSign", "true"),
+        ("log.showSignature", "true"),
+        ("log.decorate", "full"),
+        ("diff.relative", "true"),
+    ):
+        repository.git("config", name, value)
+    repository.commit(x=called("alice", "one"))
+    repository.commit(x=called("alice", "two"))
+    monkeypatch.chdir(repository.tree / "inventory")
+    for name in (".", "HEAD"):
+        assert history.timeline(name).end({"alice": id_of("two")}).current(id_of("one")) == id_of("two")
+
+
 def test_without_git_names_are_those_of_the_inventory(tmp_path: Path) -> None:
     assert history.timeline(str(tmp_path)).end({"alice": A}).called(A) == "alice"
 

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import compilerkit
 from compilerkit import inventory
-from learnkit import NOON, candidate, deny, groups, id_of, record
+from learnkit import NOON, candidate, deny, groups, id_of, record, right
 from tidegate_compiler.learn import demand as demands
-from tidegate_compiler.learn import records
+from tidegate_compiler.learn import readiness, records, replaytext, suggestdoc
 from tidegate_compiler.learn import replay as replays
-from tidegate_compiler.learn.flows import DAY, NO_PORT, UNKNOWN, Slots, TooManyFlowsError, Window
+from tidegate_compiler.learn.flows import (
+    DAY,
+    NO_PORT,
+    UNKNOWN,
+    FlowGroup,
+    Slots,
+    TooManyFlowsError,
+    Window,
+)
+from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.learn.records import LINE_MAX_BYTES, Records
+from tidegate_control.learn import answers
+from tidegate_control.learn.sources import Reader
+
+
+@dataclass
+class Given(Reader):
+    """Lines in memory."""
+
+    lines: list[bytes] = field(default_factory=list)
+
+    def read(self, slots: Slots) -> Iterator[tuple[int, FlowGroup]]:
+        return self.records.groups(self.lines, slots)
+
 
 DAY_BEGIN = NOON // DAY * DAY
 
@@ -111,6 +136,10 @@ HOSTILE = {
     "no fields": b"{}",
     "a gateway's name with a newline": changed(observer_name="gw\n"),
     "a client ID that is none": json.dumps(json.loads(record()) | {"tidegate.client.id": "X" * 32}).encode(),
+    "a client ID that is a list": json.dumps(json.loads(record()) | {"tidegate.client.id": []}).encode(),
+    "a client ID of 32 parts": json.dumps(json.loads(record()) | {"tidegate.client.id": ["a"] * 32}).encode(),
+    "a client ID that is null": json.dumps(json.loads(record()) | {"tidegate.client.id": None}).encode(),
+    "a client ID that is 0": json.dumps(json.loads(record()) | {"tidegate.client.id": 0}).encode(),
     "a port past the last": changed(destination_port=65536),
     "a port that is true": changed(destination_port=True),
     "a port that is text": changed(destination_port="443"),
@@ -125,6 +154,10 @@ HOSTILE = {
     "a time of another zone": json.dumps(
         json.loads(record()) | {"@timestamp": "2026-11-29T12:00:00+01:00"}
     ).encode(),
+    "the year 9999": json.dumps(
+        json.loads(record()) | {"@timestamp": "9999-12-31T23:59:59.999999999Z"}
+    ).encode(),
+    "the year 1": json.dumps(json.loads(record()) | {"@timestamp": "0001-01-01T00:00:00Z"}).encode(),
     "a time without end": json.dumps(json.loads(record()) | {"@timestamp": ""}).encode(),
 }
 
@@ -140,6 +173,29 @@ def test_a_line_that_is_no_event_is_counted_and_passed_over(what: str) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(line: bytes) -> None:
     groups([line])
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40) | st.just("f" * 32),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(json.loads(record()))), ANYTHING, min_size=1, max_size=3))
+def test_whatever_a_member_is_every_question_is_answered(changes: dict[str, Any]) -> None:
+    """The line is passed over, or what it says is told: by each of the commands, as text and as JSON."""
+    lines = [record(), json.dumps(json.loads(record()) | changes).encode(), record("bob")]
+    compiled = compilerkit.compiled(inventory())
+    subject = answers.Subject("INV", "inventory", compiled, Timeline())
+    told, done = answers.replayed(subject, Given("FLOWS", Window(), lines=lines), None, subject)
+    right("replay", told)
+    assert all(line.isprintable() for line in replaytext.lines(told))
+    assert answers.commented(subject, subject, told, done)
+    known = answers.readied(subject, Given("FLOWS", Window(), lines=lines), NOON)
+    assert list(readiness.cells(right("readiness", known)))
+    wanted, _ = answers.suggested(subject, Given("FLOWS", Window(), lines=lines), NOON)
+    assert list(suggestdoc.lines(right("suggest", wanted)))
 
 
 def test_gaps_of_the_window_are_counted() -> None:

@@ -19,7 +19,7 @@ from tidegate_compiler.learn.names import Timeline
 from tidegate_compiler.learn.replay import Replayed, replay
 from tidegate_compiler.times import format_instant
 from tidegate_schema.policy import PolicyTable, Reason
-from unit.agents.kit import TCP, UDP, icmp, ip4, ip6, tcp, udp
+from unit.agents.kit import SCTP, TCP, UDP, icmp, ip4, ip6, sctp, tcp, udp
 
 BEGIN, END = NOON - 50, NOON + 50
 SOURCES = {
@@ -45,7 +45,7 @@ def told(done: Replayed) -> set[tuple[str, str, int, str, str | None]]:
 # The property ----------------------------------------------------------------------------------------------------
 
 PREFIXES = ["10.20.0.0/16", "10.20.0.80/32", "10.20.0.64/26", "fd20::/48", "fd20::80/128", "10.21.0.0/24"]
-PORTS = ["any", "tcp/443", "tcp/400-450", "udp/53", "icmp", "proto/47", "proto/6"]
+PORTS = ["any", "tcp/443", "tcp/400-450", "udp/53", "icmp", "proto/47", "proto/6", "sctp/443"]
 TIMES = [None, format_instant(NOON), format_instant(BEGIN), format_instant(END)]
 
 
@@ -76,23 +76,27 @@ def policies(draw: st.DrawFn) -> dict[str, Any]:
 PACKETS = st.tuples(
     st.sampled_from(list(SOURCES)),
     st.sampled_from(["10.20.0.80", "10.20.0.81", "10.20.9.1", "fd20::80", "fd20::1", "10.20.0.64"]),
-    st.sampled_from([TCP, UDP, 1, 47]),
+    st.sampled_from([TCP, UDP, SCTP, 1, 47]),
     st.sampled_from([443, 53, 400, 451, 1]),
-    st.integers(BEGIN - 20, END + 20),
+    # Half of them at the last second before a rule begins or ends, or at the first one then.
+    st.integers(BEGIN - 20, END + 20)
+    | st.sampled_from([moment - before for moment in (BEGIN, NOON, END) for before in (1, 0)]),
 )
 
 
 def raw(who: str, to: str, protocol: int, port: int) -> bytes:
     """Return the bytes of a whole packet."""
     family = 6 if ":" in to else 4
-    body = {TCP: tcp(40000, port), UDP: udp(40000, port), 1: icmp(8), 47: b"tunnel"}[protocol]
+    body = {TCP: tcp(40000, port), UDP: udp(40000, port), SCTP: sctp(40000, port), 1: icmp(8), 47: b"tunnel"}[
+        protocol
+    ]
     if family == 6 and protocol == 1:
         return ip6(SOURCES[who][6], to, 58, icmp(128))
     return (ip6 if family == 6 else ip4)(SOURCES[who][family], to, protocol, body)
 
 
 @given(policies(), st.lists(PACKETS, min_size=1, max_size=12), st.booleans(), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_replay_equals_the_gateway_s_verdict_packet_for_packet(
     made: dict[str, Any], packets: list[tuple[str, str, int, int, int]], recorded: bool, has_policy: bool
 ) -> None:

@@ -76,17 +76,22 @@ def test_a_store_and_a_file_say_the_same(
     file.write_bytes(b"".join(LINES))
     fill(url, LINES).close()
     window = ("--from", "2026-11-01", "--to", "2026-12-31")
-    told = [
-        right(
-            "replay",
-            json.loads(tidegate("replay", "--flows", where, inv, "--json", "--at", "recorded", *words)[1]),
-        )
-        for where, words in ((file, window), (url, window), (f"{url}?from=2026-11-01&to=2026-12-31", ()))
-    ]
-    for one in told:
-        del one["flows"]
-    assert told[0] == told[1] == told[2]
-    assert told[0]["counts"]["unjudged"] == 1
+    questions: dict[str, tuple[str, ...]] = {
+        "replay": ("replay", "--at", "recorded"),
+        "readiness": ("replay", "--readiness", "--at", "recorded"),
+        "suggest": ("suggest", "--with-refused"),
+    }
+    for kind, asked in questions.items():
+        told = [
+            right(kind, json.loads(tidegate(*asked, "--flows", where, inv, "--json", *words)[1]))
+            for where, words in ((file, window), (url, window), (f"{url}?from=2026-11-01&to=2026-12-31", ()))
+        ]
+        for one in told:
+            del one["flows"], one["at"]
+        assert told[0] == told[1] == told[2], kind
+        assert kind != "replay" or told[0]["counts"]["unjudged"] == 1
+        assert kind != "readiness" or told[0]["gateways"][0]["unexplained"] > 0
+        assert kind != "suggest" or told[0]["counts"]["admitted"] > 0
 
 
 def test_the_server_s_inventory_is_asked_with_the_names_that_its_repository_knows(tmp_path: Path) -> None:

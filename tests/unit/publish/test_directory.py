@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,31 @@ def test_the_last_releases_are_kept_and_the_current_one_always(tmp_path: Path) -
     push_to(out(tmp_path, ("alice", 50)), target, keep=1)
     assert serials(target) == {10}
     assert accepted(target, HOST).release.serial == 10
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_so_many_hosts_are_pushed_at_a_time_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    of = out(tmp_path, *((f"c{number}", number) for number in range(1, 12)))  # and a gateway
+    real, together = tree.put, threading.Barrier(jobs)
+    lock, at_work, most = threading.Lock(), 0, 0
+
+    def put(*words: Any) -> str:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        together.wait(60)  # broken where fewer come than are waited for
+        said = real(*words)
+        with lock:
+            at_work -= 1
+        return said
+
+    monkeypatch.setattr(tree, "put", put)
+    rows = push_to(of, tmp_path / "bundles", jobs=jobs)
+    assert {row.action for row in rows.values()} == {"published"}
+    assert (len(rows), most) == (12, jobs)
 
 
 def test_a_kept_release_whose_time_is_far_ahead_does_not_push_the_current_one_out(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_loopback_needs_no_tls(path: Path, listen: str) -> None:
         ("repository: r\nbody_limit: 1.0\n", ":2:1: body_limit: "),
         ("repository: r\nrequests: true\n", ":2:1: requests: "),
         ("repository: r\nevents: file:///etc/passwd\n", ":2:1: events: write duckdb"),
+        ('repository: r\nevents: "clickhouse://u@[::/d"\n', ":2:1: events: write duckdb"),
         ("repository: r\nevents: clickhouse://u:secret@h/d\n", ":2:1: events: no password in it"),
         ("repository: r\npublish_command: 'rm -rf /'\n", ":2:1: publish_command: "),
         ("repository: r\npublish_command: [x]\npublish_directory: d\n", ":3:1: publish_directory: "),
