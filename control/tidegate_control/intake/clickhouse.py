@@ -77,8 +77,15 @@ def _tables(settings: str) -> tuple[str, ...]:
 class ClickHouseStore:
     """An EventStore in a database that is there; the tables are made."""
 
-    def __init__(self, url: str, password: str = "", clock: Callable[[], float] = time.time) -> None:
-        """Look whether it answers: StoreError."""
+    def __init__(
+        self,
+        url: str,
+        password: str = "",
+        clock: Callable[[], float] = time.time,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        """Look whether it answers: StoreError. With `read_only` no table is made, and no account is read."""
         self._clock = clock
         self._link = Link(url, password)
         self._lock = threading.Lock()
@@ -90,10 +97,10 @@ class ClickHouseStore:
         self._insert_settings = {"input_format_skip_unknown_fields": 1}
         if release >= _ASYNC_SINCE:
             self._insert_settings["async_insert"] = 0
-        for statement in _tables(durable):
+        for statement in () if read_only else _tables(durable):
             self._link.do(statement)
         self._version = 0
-        self._books: Books | None = self._load()
+        self._books: Books | None = Books(()) if read_only else self._load()
 
     def add(self, batches: Sequence[Batch]) -> list[Added]:
         """Insert what is new, then the accounts."""

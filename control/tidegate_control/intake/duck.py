@@ -72,16 +72,25 @@ class DuckStore:
     """An EventStore in one file."""
 
     def __init__(
-        self, path: str, clock: Callable[[], float] = time.time, *, memory_bytes: int = 1 << 30
+        self,
+        path: str,
+        clock: Callable[[], float] = time.time,
+        *,
+        memory_bytes: int = 1 << 30,
+        read_only: bool = False,
     ) -> None:
-        """Open the file, or make it; its directory must be for its owner alone. DuckDB takes `memory_bytes` at most."""
-        self._clock, self._memory = clock, memory_bytes
+        """Open the file, or make it; its directory must be for its owner alone. DuckDB takes `memory_bytes` at most.
+
+        With `read_only` nothing is made or changed, and what is no such file is refused.
+        """
+        self._clock, self._memory, self._read_only = clock, memory_bytes, read_only
         self._path = Path(path)
         self._lock = threading.Lock()
         """Held by who writes, or opens it anew."""
         self._input = os.memfd_create("tidegate-intake", os.MFD_CLOEXEC)
         try:
-            _check_private(self._path.parent)
+            if not read_only:
+                _check_private(self._path.parent)
             self._database, self._books = self._open()
         except BaseException:
             os.close(self._input)
@@ -178,13 +187,20 @@ class DuckStore:
 
     def _open(self) -> tuple[duckdb.DuckDBPyConnection, Books]:
         try:
-            made = duckdb.connect(str(self._path), config={**_CONFIG, "memory_limit": f"{self._memory}B"})
-            self._path.chmod(0o600)
+            made = duckdb.connect(
+                str(self._path),
+                read_only=self._read_only,
+                config={**_CONFIG, "memory_limit": f"{self._memory}B"},
+            )
+            if not self._read_only:
+                self._path.chmod(0o600)
             for statement in _fenced(self._input):
                 made.execute(statement)
-            for statement in _TABLES:
+            for statement in () if self._read_only else _TABLES:
                 made.execute(statement)
             rows = made.execute(f"SELECT gateway, epoch, state FROM {RINGS}").fetchall()
+        except duckdb.CatalogException:
+            raise StoreError(f"events: {self._path}: no events of a control server in this file") from None
         except (duckdb.Error, OSError) as error:
             raise _refusal(error) from None
         return made, Books(Ring.load(*row) for row in rows)

@@ -262,20 +262,22 @@ class EventStore(Protocol):
         ...
 
 
-def open_store(url: str, password: str = "", clock: Callable[[], float] = time.time) -> EventStore:
+def open_store(
+    url: str, password: str = "", clock: Callable[[], float] = time.time, *, read_only: bool = False
+) -> EventStore:
     """Open `duckdb:///PATH`, `clickhouse://USER@HOST:PORT/DATABASE` or `clickhouses://…` (with TLS); StoreError.
 
-    `clock` tells when something is received.
+    `clock` tells when something is received. What is opened with `read_only` is asked for flows alone.
     """
     scheme, _, rest = url.partition("://")
     if scheme == "duckdb" and rest.startswith("/"):
         from tidegate_control.intake.duck import DuckStore
 
-        return DuckStore(rest, clock)
+        return DuckStore(rest, clock, read_only=read_only)
     if scheme in ("clickhouse", "clickhouses"):
         from tidegate_control.intake.clickhouse import ClickHouseStore
 
-        return ClickHouseStore(url, password, clock)
+        return ClickHouseStore(url, password, clock, read_only=read_only)
     raise StoreError(
         "events: write duckdb:///PATH or clickhouse://USER@HOST:PORT/DATABASE (clickhouses:// with TLS)"
     )

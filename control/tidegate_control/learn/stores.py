@@ -50,10 +50,10 @@ class StoreReader(Reader):
 def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
     """Open a store by its URL, for a window whose open end is now; SourceError."""
     scheme, _, path = url.partition("://")
-    if scheme == "duckdb" and not Path(path).is_file():  # opening it would make it
+    if scheme == "duckdb" and not Path(path).is_file():
         raise SourceError(f"{show_path(path)}: no such file")
     try:
-        store = intake.open_store(url, password())
+        store = intake.open_store(url, password(), read_only=True)
     except intake.StoreError as error:
         raise SourceError(str(error)) from None
     except ModuleNotFoundError as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
 import controlkit
@@ -63,15 +65,20 @@ def fill(url: str, lines: list[bytes]) -> EventStore:
     return store
 
 
+def written(place: Path) -> Path:
+    inv = place / "inv"
+    for name, data in inventory(policies=WEB).items():
+        (inv / name).parent.mkdir(parents=True, exist_ok=True)
+        (inv / name).write_bytes(data)
+    return inv
+
+
 def test_a_store_and_a_file_say_the_same(
     tidegate: Run, tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every kind of event: what a store sums up by itself is what the lines come to."""
     monkeypatch.setenv(sources.PASSWORD, PASSWORD)
-    inv = tmp_path / "inv"
-    for name, data in inventory(policies=WEB).items():
-        (inv / name).parent.mkdir(parents=True, exist_ok=True)
-        (inv / name).write_bytes(data)
+    inv = written(tmp_path)
     file = tmp_path / "all.ndjson"
     file.write_bytes(b"".join(LINES))
     fill(url, LINES).close()
@@ -92,6 +99,43 @@ def test_a_store_and_a_file_say_the_same(
         assert kind != "replay" or told[0]["counts"]["unjudged"] == 1
         assert kind != "readiness" or told[0]["gateways"][0]["unexplained"] > 0
         assert kind != "suggest" or told[0]["counts"]["admitted"] > 0
+
+
+def test_a_copy_of_a_store_at_work_is_read_whole_and_left_as_it_is(tidegate: Run, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with contextlib.closing(fill(f"duckdb://{tmp_path}/state/intake.duckdb", LINES)):
+        for path in (tmp_path / "state").iterdir():
+            shutil.copy(path, copy)
+    assert {path.name for path in copy.iterdir()} == {"intake.duckdb", "intake.duckdb.wal"}
+    before = contents(copy)
+    inv = written(tmp_path)
+    counts = []
+    for place in (copy, tmp_path / "state"):
+        flows = f"duckdb://{place}/intake.duckdb?from=2026-11-01&to=2026-12-31"
+        counts.append(json.loads(tidegate("replay", "--flows", flows, inv, "--json")[1])["counts"])
+    assert counts[0] == counts[1]
+    assert counts[0]["breaks"]
+    assert contents(copy) == before
+
+
+def test_another_s_file_is_refused_and_left_as_it_is(tidegate: Run, tmp_path: Path) -> None:
+    path = tmp_path / "other.duckdb"
+    duckdb.connect(str(path)).execute("CREATE TABLE other (a INTEGER)").close()
+    path.chmod(0o644)
+    before = contents(tmp_path)
+    inv = written(tmp_path)
+    told = tidegate("replay", "--flows", f"duckdb://{path}?last=1d", inv)
+    assert told[0] == 1
+    assert told[2].strip().splitlines()[-1].endswith("no events of a control server in this file")
+    assert contents(tmp_path)["other.duckdb"] == before["other.duckdb"]
+
+
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        path.name: (path.stat().st_mode, path.read_bytes()) for path in folder.iterdir() if path.is_file()
+    }
 
 
 def test_the_server_s_inventory_is_asked_with_the_names_that_its_repository_knows(tmp_path: Path) -> None:
