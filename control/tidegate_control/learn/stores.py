@@ -50,6 +50,8 @@ class StoreReader(Reader):
 def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
     """Open a store by its URL, for a window whose open end is now; SourceError."""
     scheme, _, path = url.partition("://")
+    if scheme == "duckdb" and not path.startswith("/"):
+        raise SourceError(f"{show_path(url)}: a path begins at the root: duckdb:///PATH")
     if scheme == "duckdb" and not Path(path).is_file():
         raise SourceError(f"{show_path(path)}: no such file")
     try:
