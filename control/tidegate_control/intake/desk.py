@@ -144,7 +144,7 @@ def _gateway(request: Request) -> str:
 def _content_type(request: Request, known: tuple[str, ...]) -> str:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in known:
-        raise Problem(415, "Unknown media type", f"Content-Type: one of {', '.join(known)}")
+        raise Problem(415, "Unknown media type", f"send Content-Type: {' or '.join(known)}")
     return given
 
 
