@@ -30,6 +30,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tidegate_schema import __version__
+from tidegate_schema.extras import advice
 
 EXIT_USAGE = 64
 PATH = click.Path(path_type=Path)
@@ -102,9 +103,7 @@ def _lacking(name: str | None, error: ModuleNotFoundError) -> Failure | None:
     extra = COMMANDS[name][1] if name is not None and name in COMMANDS else ""
     if error.name is None or error.name.startswith("tidegate_") or not extra:
         return None
-    return Failure(
-        f"'{name}' needs the module {error.name!r}; install it with: pip install 'tidegate[{extra}]'"
-    )
+    return Failure(f"'{name}' needs the module {error.name!r}; {advice(extra)}")
 
 
 class LazyGroup(click.Group):
