@@ -150,7 +150,7 @@ def open_target(name: str, options: Options | None = None) -> Target:
     if scheme or ":" in name.partition("/")[0] or not name:
         raise TargetError(
             f"{show(name)}: no such kind of target; name a directory (./{show(name)} if it is one), "
-            "ssh://user@host/path or nats://host"
+            "ssh://user@host/path, tls://host or nats://host"
         )
     from tidegate_compiler.targets.directory import Directory
 
