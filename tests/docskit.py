@@ -34,6 +34,7 @@ _SSH = "needs a host to log in to; tests/unit/publish/test_ssh.py publishes to a
 _CURL = "needs curl, which nothing here installs; tests/netns/test_metrics.py asks the same without it"
 _NATS = "needs a nats-server: tests/unit/nats/test_page.py follows the page with one"
 _POST = "needs curl and a server; tests/unit/control/intake/test_desk.py posts to one"
+_API = "needs curl and a server; tests/unit/control/api/test_docs.py makes the requests of the page"
 _SERVER = "it stays in the foreground; tests/unit/control/door/test_serve.py starts it"
 NOT_RUN = {
     "tidegate control serve --settings ../control/control.yaml": _SERVER,
@@ -59,8 +60,13 @@ NOT_RUN = {
     "--name alice-laptop --fleet example --ca ca.pem --cert alice-laptop.client.example.crt "
     "--key alice-laptop.client.example.key": _NATS,
     "tidegate client receive --status": _NATS,
-    'curl --fail-with-body -H "Authorization: Bearer $(cat fra1.token)" -H '
+    'sed -i "s/2026-11-29/$(date -u -d yesterday +%F)/" flows.ndjson': _POST,
+    'curl --fail-with-body -H "Authorization: Bearer $(cat ../control/fra1.token)" -H '
     "'Content-Type: application/x-ndjson' --data-binary @flows.ndjson http://127.0.0.1:8080/v1/events": _POST,
+    'curl -H "Authorization: Bearer $(cat ../control/alice.token)" http://127.0.0.1:8080/api/v1/clients': _API,
+    'curl -H "Authorization: Bearer $(cat ../control/alice.token)" -H '
+    """'Content-Type: application/json' --data '{"name": "lab", "addresses": ["10.20.9.0/24"]}' """
+    "'http://127.0.0.1:8080/api/v1/resources?dry_run=true'": _API,
     "apt install -y git python3-venv wireguard-tools wireguard-go iproute2 nftables": _PACKAGES,
     "python3 -m venv /opt/tidegate": _PACKAGES,
     "/opt/tidegate/bin/pip install '.[client,gateway]'": _PACKAGES,

@@ -18,6 +18,7 @@ from securesystemslib.signer import Signer
 
 from tidegate_schema import signatures
 from tidegate_schema.cli import Failure
+from tidegate_schema.extras import advice
 
 KEY_MAX_BYTES = 1 << 16
 _AGENT = "agent:"
@@ -37,7 +38,7 @@ def load(key: str) -> Signer:
             if error.name != "asyncssh":
                 raise
             raise Failure(
-                f"{key}: install what speaks to an ssh-agent: pip install 'tidegate[publish]'"
+                f"{key}: an ssh-agent needs the module {error.name!r}; {advice('publish')}"
             ) from None
         return sshagent.load(key.removeprefix(_AGENT))
     path = Path(key)

@@ -85,7 +85,7 @@ Examples:
     required=True,
     callback=_target,
     shell_complete=_directories,
-    help="A directory, local or mounted; ssh://user@host/path; nats://host.",
+    help="A directory, local or mounted; ssh://user@host/path; tls://host or nats://host (docs/nats.md).",
 )
 @click.option(
     "--key",

@@ -30,6 +30,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from tidegate_schema import __version__
+from tidegate_schema.extras import advice
 
 EXIT_USAGE = 64
 PATH = click.Path(path_type=Path)
@@ -97,6 +98,14 @@ class Failure(click.ClickException):
     exit_code = 1
 
 
+def _lacking(name: str | None, error: ModuleNotFoundError) -> Failure | None:
+    """Say which extra brings the module that a command lacks; None when no extra would, so it is our own mistake."""
+    extra = COMMANDS[name][1] if name is not None and name in COMMANDS else ""
+    if error.name is None or error.name.startswith("tidegate_") or not extra:
+        return None
+    return Failure(f"'{name}' needs the module {error.name!r}; {advice(extra)}")
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and help, and imports a command only to run it."""
 
@@ -108,21 +117,27 @@ class LazyGroup(click.Group):
         """Import the command's module and return it; None when the name is not in the table."""
         if cmd_name not in COMMANDS:
             return None
-        target, extra, _ = COMMANDS[cmd_name]
+        target, _, _ = COMMANDS[cmd_name]
         module, _, attribute = target.partition(":")
         try:
             command = getattr(importlib.import_module(module), attribute)
         except ModuleNotFoundError as error:
             if ctx.resilient_parsing:  # the Tab key: nothing, rather than a message in the middle of a line
                 return None
-            if error.name is None or error.name.startswith("tidegate_") or not extra:
+            if (failure := _lacking(cmd_name, error)) is None:
                 raise
-            raise Failure(
-                f"'{cmd_name}' needs the module {error.name!r}; "
-                f"install it with: pip install 'tidegate[{extra}]'"
-            ) from None
+            raise failure from None
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and tell a module that it imports only when it runs, and that is not installed."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            if (failure := _lacking(ctx.invoked_subcommand, error)) is None:
+                raise
+            raise failure from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -10,6 +10,7 @@ from typing import Any
 from tidegate_agents import host
 from tidegate_agents.client import chosen, render
 from tidegate_agents.files import read_bounded, write_atomic
+from tidegate_schema.extras import advice
 from tidegate_schema.wgquick import ClientConfig
 
 _MAX_BYTES = 1024
@@ -61,9 +62,7 @@ def qr_code(content: str, *, coloured: bool) -> str:
     try:
         import segno
     except ModuleNotFoundError:
-        raise host.HostError(
-            "--qr needs the module 'segno'; install it with: pip install 'tidegate[client]'"
-        ) from None
+        raise host.HostError(f"--qr needs the module 'segno'; {advice('client')}") from None
     try:
         # Byte mode holds 2,953 bytes at most (ISO/IEC 18004, version 40-L); a terminal's lines are fewer.
         code = segno.make_qr(content, error="L")

@@ -20,6 +20,7 @@ from tidegate_agents.files import FileRefused, read_bounded, write_atomic
 from tidegate_agents.receive.store import Store, StoreError
 from tidegate_schema import jsonfile
 from tidegate_schema.cli import Failure
+from tidegate_schema.extras import advice
 
 _STATUS_FORMAT = 1
 _STATUS_MAX_BYTES = 64 * 1024
@@ -50,7 +51,7 @@ def run(fleet: str, kind: str, host: str, options: Options) -> None:
     except ModuleNotFoundError as error:
         if error.name != "nats":
             raise
-        raise Failure(f"receiving needs nats-py; install it with: pip install 'tidegate[{kind}]'") from None
+        raise Failure(f"receiving needs nats-py; {advice(kind)}") from None
     status = None if options.once else options.run_directory / f"{kind}.json"
 
     def told(state: State, what: str) -> None:

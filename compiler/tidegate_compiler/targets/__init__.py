@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self, cast
 
 from tidegate_compiler.diagnostics import show
+from tidegate_schema.extras import advice
 
 Host = tuple[str, str]  # (kind, name)
 
@@ -143,14 +144,13 @@ def open_target(name: str, options: Options | None = None) -> Target:
             module = importlib.import_module(_SCHEMES[scheme[1]])
         except ModuleNotFoundError as error:
             raise Unavailable(
-                f"a target {scheme[1]}:// needs the module {error.name!r}; "
-                "install it with: pip install 'tidegate[publish]'"
+                f"a target {scheme[1]}:// needs the module {error.name!r}; {advice('publish')}"
             ) from None
         return cast(Target, module.open_(name, options))
     if scheme or ":" in name.partition("/")[0] or not name:
         raise TargetError(
             f"{show(name)}: no such kind of target; name a directory (./{show(name)} if it is one), "
-            "ssh://user@host/path or nats://host"
+            "ssh://user@host/path, tls://host or nats://host"
         )
     from tidegate_compiler.targets.directory import Directory
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from tidegate_control.access.caller import GATEWAY_INTAKE
 from tidegate_control.access.guard import require
@@ -53,9 +54,17 @@ def routes(services: Services) -> Sequence[BaseRoute]:
     """Return the routes of the intake."""
     desk = Desk(Committer(services.events), services.settings.intake_body_limit)
     return [
-        Route("/v1/events", desk.events, methods=["POST"]),
-        Route("/v1/logs", desk.logs, methods=["POST"]),
+        _Whole("/v1/events", desk.events, methods=["POST"]),
+        _Whole("/v1/logs", desk.logs, methods=["POST"]),
     ]
+
+
+class _Whole(Route):
+    """Answers other methods with 405 itself: the pages, whose paths have any shape, would take them for theirs."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return (Match.NONE if match is Match.NONE else Match.FULL), child
 
 
 class Desk:
@@ -144,7 +153,7 @@ def _gateway(request: Request) -> str:
 def _content_type(request: Request, known: tuple[str, ...]) -> str:
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in known:
-        raise Problem(415, "Unknown media type", f"Content-Type: one of {', '.join(known)}")
+        raise Problem(415, "Unknown media type", f"send Content-Type: {' or '.join(known)}")
     return given
 
 

@@ -253,10 +253,16 @@ def _parsed(line: bytes) -> Any:
     if len(line) >= LINE_MOST:
         raise ValueError(f"longer than {LINE_MOST} bytes")
     try:
-        return json.loads(line.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        text = line.decode("utf-8")
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and text[error.pos] == "{":  # what curl makes of a file with -d
+            raise ValueError(
+                f"a second event in the line, at column {error.colno}; each has a line of its own, "
+                "and curl keeps line ends with --data-binary only"
+            ) from None
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError("not JSON: too deep") from None

@@ -244,7 +244,7 @@ def suggest_(
     """Suggest the fewest readable policies that admit recorded flows, with evidence and what they admit beyond.
 
     INV is an inventory directory or a git revision: its groups and resources are the words of the suggestion, its
-    deny policies stay. Exit status: 0, or 1 for what cannot be read.
+    deny policies stay. Exit status: 0, or 1 for what cannot be read, and where nothing was recorded.
     """
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Failure(f"{show_path(str(out))}: there is something already; name a new directory")

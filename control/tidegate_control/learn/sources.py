@@ -34,6 +34,8 @@ DAYS_MOST = 3660
 """The longest window that a store is asked about, in days: ten years, which take some seconds where nothing is."""
 _ASKED = {"last": "last", "from": "begin", "to": "end"}
 _SPAN = re.compile(r"([0-9]{1,5})([mhdw])")
+_DUCKDB = slice(8, 12)
+"""Where a DuckDB file says that it is one."""
 _SECONDS = {"m": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 
 
@@ -132,6 +134,10 @@ def opened(spec: str, asked: Asked, now: int) -> Iterator[Reader]:
         return
     path = Path(spec)
     with path.open("rb") as file:
+        if file.peek(_DUCKDB.stop)[_DUCKDB] == b"DUCK":
+            raise SourceError(
+                f"{show_path(spec)}: a DuckDB file; name it {show_path(f'duckdb://{path.absolute()}')}"
+            )
         if path.suffix != ".gz":
             yield _Lines(spec, window, stream=file)
             return

@@ -13,6 +13,7 @@ from tidegate_compiler.learn.flows import NO_PORT, UNKNOWN, FlowGroup, Slots, Wi
 from tidegate_compiler.learn.records import address
 from tidegate_control.intake import store as intake
 from tidegate_control.learn.sources import Reader, SourceError, password
+from tidegate_schema.extras import advice
 from tidegate_schema.ports import PORTED_NUMBERS
 
 NS = intake.NS
@@ -50,6 +51,8 @@ class StoreReader(Reader):
 def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
     """Open a store by its URL, for a window whose open end is now; SourceError."""
     scheme, _, path = url.partition("://")
+    if scheme == "duckdb" and not path.startswith("/"):
+        raise SourceError(f"{show_path(url)}: a path begins at the root: duckdb:///PATH")
     if scheme == "duckdb" and not Path(path).is_file():
         raise SourceError(f"{show_path(path)}: no such file")
     try:
@@ -57,9 +60,7 @@ def opened(url: str, window: Window, now: int) -> Iterator[StoreReader]:
     except intake.StoreError as error:
         raise SourceError(str(error)) from None
     except ModuleNotFoundError as error:
-        raise SourceError(
-            f"a store needs the module {error.name!r}; install it with: pip install 'tidegate[control]'"
-        ) from None
+        raise SourceError(f"a store needs the module {error.name!r}; {advice('control')}") from None
     try:
         yield of(store, url, window, now)
     finally:

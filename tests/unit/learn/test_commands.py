@@ -108,6 +108,11 @@ REFUSED = {
         1,
         "/nowhere/x.duckdb: no such file",
     ),
+    "a store's path from here": (
+        ["--flows", "duckdb://x.duckdb"],
+        1,
+        "duckdb://x.duckdb: a path begins at the root: duckdb:///PATH",
+    ),
     "a store's wrong question": (
         ["--flows", "duckdb:///x?mode=rw"],
         1,

@@ -120,6 +120,17 @@ def test_a_copy_of_a_store_at_work_is_read_whole_and_left_as_it_is(tidegate: Run
     assert contents(copy) == before
 
 
+def test_a_store_that_is_named_as_a_file_is_told_how_to_name_it(
+    tidegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(f"duckdb://{tmp_path}/intake.duckdb", LINES).close()
+    inv = written(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = tidegate("replay", "--flows", "intake.duckdb", inv)
+    assert (status, out) == (1, "")
+    assert err == f"tidegate: intake.duckdb: a DuckDB file; name it duckdb://{tmp_path}/intake.duckdb\n"
+
+
 def test_another_s_file_is_refused_and_left_as_it_is(tidegate: Run, tmp_path: Path) -> None:
     path = tmp_path / "other.duckdb"
     duckdb.connect(str(path)).execute("CREATE TABLE other (a INTEGER)").close()

@@ -100,6 +100,15 @@ def test_a_gateway_is_answered_at_the_intake_alone(services: Services, client: C
                 assert (status in (403, 405)) != path.startswith("/v1/"), (method, path, status)
 
 
+def test_the_intake_s_other_methods_are_no_pages(services: Services, client: Client) -> None:
+    for scopes, gateway in ((GATEWAY_INTAKE, "fra1"), ("reader", None)):
+        with token(services, scopes, gateway=gateway) as text:
+            for path in ("/v1/events", "/v1/logs"):
+                answer = client.get(path, headers=bearer(text))
+                assert (answer.status_code, answer.headers["allow"]) == (405, "POST"), (path, scopes)
+                assert answer.json()["detail"] == "not with this method; allowed: POST"
+
+
 def test_a_reader_and_a_publisher_write_nothing(services: Services, client: Client) -> None:
     """Whatever they send and are told, the branch stays where it is."""
     before = services.inventory.head()

@@ -144,6 +144,8 @@ SPOILT: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("long", lambda line: line.replace(b"}", b" " * lines.LINE_MOST + b"}"), "longer than"),
     ("half", lambda line: line[: len(line) // 2], "not JSON"),
     ("list", lambda line: b"[" + line[:-1] + b"]", "no JSON object"),
+    ("two", lambda line: line.rstrip() + line, "a second event in the line, at column "),
+    ("junk", lambda line: line.rstrip() + b"x", "not JSON: Extra data"),
     ("deep", lambda line: b"[" * 4000, "not JSON"),
     ("empty", lambda line: b"\n", "not JSON"),
     ("zeros", lambda line: line.replace(b'"event.sequence":3', b'"event.sequence":03'), "not JSON"),
