@@ -4,8 +4,8 @@
                                                      └── after SECONDS the next one's turn, and this one goes on beside
 
 One interpreter reads no faster in more threads, and bodies that are read together would all end together, so that
-nothing is read while the store is at work. But a body that is made to be slow, of a gateway that somebody has taken over,
-may take half a minute: it must not keep the others from bringing theirs. Of a gateway no more than one is ever read.
+nothing is read while the store is at work. But a body may be made to be slow, by who has taken a gateway over: it must
+not keep the others from bringing theirs. Of a gateway no more than one is ever read.
 """
 
 from __future__ import annotations
