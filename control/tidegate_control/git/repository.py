@@ -101,7 +101,9 @@ class Repository:
         """Return the ID of the commit that a full or short ID names; None when there is none in this repository."""
         if not 4 <= len(name) <= 64 or set(name) - set("0123456789abcdef"):
             return None
-        return self.objects.find(f"{name}^{{commit}}")
+        found = self.objects.find(f"{name}^{{commit}}")
+        # A branch or tag may be called like one, and git would rather take that; a tag has an ID, too.
+        return found if found is not None and found.startswith(name) else None
 
     def content(self, commit: str, like: Content | None = None) -> Content:
         """Read a commit's inventory; what `like` has with the same ID is not read again."""
