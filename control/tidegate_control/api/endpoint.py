@@ -68,7 +68,11 @@ def _run(operation: Operation, call: Call) -> Answer:
         head = call.services.inventory.head()
         if preconditions.is_known(call.headers["if-none-match"], head):
             return Answer(None, 304, head)
-    return _remembered(operation, call) if operation.is_costly else operation.handler(call)
+    if operation.is_costly:
+        return _remembered(operation, call)
+    if call.query.get("dry_run"):  # which, unlike a write, waits for no other
+        return call.services.costly.once(call.caller.name, lambda: operation.handler(call))
+    return operation.handler(call)
 
 
 def _remembered(operation: Operation, call: Call) -> Answer:
