@@ -175,6 +175,25 @@ def test_an_answer_about_a_revision_that_came_meanwhile_is_not_kept(
     assert not api.services.costly._known
 
 
+def test_an_answer_about_a_revision_that_came_and_went_is_not_kept(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = api("GET", "/access").content
+    api.services.costly._known.clear()
+    head, snapshot = api.inventory.head(), api.inventory.snapshot
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(api.inventory, "snapshot", snapshot)
+        api.inventory.delete("client", "ci-runner", author=controlkit.ALICE, cascade=True)
+        found = snapshot(*given)
+        controlkit.git(api.repository, "update-ref", "refs/heads/main", head)
+        return found
+
+    monkeypatch.setattr(api.inventory, "snapshot", meanwhile)
+    assert api("GET", "/access").content != before
+    assert api("GET", "/access").content == before
+
+
 @pytest.mark.parametrize("path", sorted({one[1].partition("?")[0] for one in COSTLY if one[0] == "GET"}))
 def test_one_too_many_is_told_to_come_again(api: Api, path: str) -> None:
     asked = {
