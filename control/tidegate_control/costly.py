@@ -70,6 +70,10 @@ class Costly:
                 self._keep(question, made, taken + _BESIDES)
             return made
 
+    def once(self, asker: str, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, which is like nothing that anybody else asks for. Problem 429, 503."""
+        return self.answer(asker, object(), compute, lambda _: None)
+
     def _remembered(self, question: Hashable) -> list[Any]:
         if question not in self._known:
             return []

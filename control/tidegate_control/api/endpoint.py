@@ -68,7 +68,11 @@ def _run(operation: Operation, call: Call) -> Answer:
         head = call.services.inventory.head()
         if preconditions.is_known(call.headers["if-none-match"], head):
             return Answer(None, 304, head)
-    return _remembered(operation, call) if operation.is_costly else operation.handler(call)
+    if operation.is_costly:
+        return _remembered(operation, call)
+    if call.query.get("dry_run"):  # which, unlike a write, waits for no other
+        return call.services.costly.once(call.caller.name, lambda: operation.handler(call))
+    return operation.handler(call)
 
 
 def _remembered(operation: Operation, call: Call) -> Answer:
@@ -81,8 +85,10 @@ def _remembered(operation: Operation, call: Call) -> Answer:
         return answer if answer.pieces is not None else replace(answer, body=_bytes(answer.body))
 
     def size(answer: Answer) -> int | None:
-        # Pieces go once, and what was answered of a revision that came meanwhile is not that of this one.
-        return None if answer.pieces is not None or inventory.head() != head else len(answer.body)
+        # Pieces go once, and what was answered of a revision that came meanwhile, and may have gone again, is not that
+        # of this one.
+        is_of_another = inventory.head() != head or answer.commit not in (None, head)
+        return None if answer.pieces is not None or is_of_another else len(answer.body)
 
     asked = jsonfile.canonical([dict(call.path), dict(call.query), call.body])
     question = (operation.id, head, _second(operation, call), hashlib.sha256(asked).digest())

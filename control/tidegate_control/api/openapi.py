@@ -124,7 +124,7 @@ def _responses(one: Operation) -> dict[str, Any]:
     statuses = {400, 401, 403, *one.problems}
     if one.body is not None:
         statuses |= {413, 415, 422}
-    if one.is_costly:
+    if one.is_costly or any(parameter.name == "dry_run" for parameter in one.parameters):
         statuses |= {429, 503}
     for status in sorted(statuses):
         found[str(status)] = _problem(_PROBLEMS[status])

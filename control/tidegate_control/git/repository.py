@@ -73,7 +73,7 @@ class Repository:
         self.directory = _directory(Path(path))
         self.branch = branch
         self.ref = f"refs/heads/{branch}"
-        self._seen = f"refs/tidegate/remote/{branch}"
+        self._seen = f"refs/tidegate/remote/{_one_part(branch)}"
         """Where the remote's branch was last."""
         self.inventory = _inside(inventory)
         if not branch or branch.startswith("-"):
@@ -101,7 +101,9 @@ class Repository:
         """Return the ID of the commit that a full or short ID names; None when there is none in this repository."""
         if not 4 <= len(name) <= 64 or set(name) - set("0123456789abcdef"):
             return None
-        return self.objects.find(f"{name}^{{commit}}")
+        found = self.objects.find(f"{name}^{{commit}}")
+        # A branch or tag may be called like one, and git would rather take that; a tag has an ID, too.
+        return found if found is not None and found.startswith(name) else None
 
     def content(self, commit: str, like: Content | None = None) -> Content:
         """Read a commit's inventory; what `like` has with the same ID is not read again."""
@@ -156,7 +158,10 @@ class Repository:
             except BehindError:
                 self.follow()
                 return False
-            self._note(new)
+            try:
+                self._note(new)
+            except GitError as error:  # so the branch stays, and whoever looks next follows
+                raise GitError(f"the remote has the change, but here it cannot be noted: {error}") from None
         moved = refs.advance(self.directory, self.objects, self.ref, new, old, _REASON)
         if not moved and self.remote is not None and not self._has(new, self.head()):
             raise GitError(
@@ -327,6 +332,11 @@ def _directory(path: Path) -> Path:
     if not (found / "objects").is_dir() or not (found / "HEAD").is_file():
         raise GitError("no git repository; make one with git clone --bare, or git init --bare")
     return found.absolute()
+
+
+def _one_part(branch: str) -> str:
+    """Return a branch's name as one part of a ref: beside what was noted of `a`, there is room for `a/b`."""
+    return branch.replace("%", "%25").replace("/", "%2F")
 
 
 def _inside(path: str) -> str:

@@ -21,7 +21,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
@@ -33,6 +32,7 @@ from tidegate_control.intake import bodies, lines, otlp
 from tidegate_control.intake.bodies import Room
 from tidegate_control.intake.commit import Committer, Full
 from tidegate_control.intake.lines import TOLD_MOST, Reading
+from tidegate_control.intake.readers import Readers
 from tidegate_control.intake.store import Added, StoreError
 from tidegate_control.problems import Problem
 
@@ -43,9 +43,6 @@ NDJSON = "application/x-ndjson"
 PAUSE_S, LONG_PAUSE_S = 1, 5
 """Seconds that a gateway is asked to wait: where too much waits, and where the store does not answer."""
 READ_S = 60.0
-_READERS = 1
-"""Bodies read at a time: one interpreter reads no faster in more threads, and they would all end together, so that
-nothing is read while the store is at work."""
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _Read = Callable[[bytes], Reading]
 
@@ -73,7 +70,7 @@ class Desk:
     def __init__(self, committer: Committer, limit: int) -> None:
         """`limit` bounds a body's bytes, as it comes and unpacked."""
         self._committer, self._limit, self._room = committer, limit, Room()
-        self._readers = CapacityLimiter(_READERS)
+        self._readers = Readers()
 
     async def events(self, request: Request) -> Response:
         """Take NDJSON."""
@@ -107,8 +104,8 @@ class Desk:
             with self._room.of(gateway) as take:
                 async with asyncio.timeout(READ_S):
                     body = await bodies.received(request.stream(), self._limit, take)
-                reading = await to_thread.run_sync(
-                    lambda: read(bodies.unpacked(encoding, body, self._limit, take)), limiter=self._readers
+                reading = await self._readers.read(
+                    gateway, lambda: read(bodies.unpacked(encoding, body, self._limit, take))
                 )
                 added = (
                     await asyncio.wrap_future(self._committer.submit(reading.batches))

@@ -81,7 +81,7 @@ class DuckStore:
     ) -> None:
         """Open the file, or make it; its directory must be for its owner alone. DuckDB takes `memory_bytes` at most.
 
-        With `read_only` nothing is made or changed, and what is no such file is refused.
+        With `read_only` nothing is made or changed, no account is read, and what is no such file is refused.
         """
         self._clock, self._memory, self._read_only = clock, memory_bytes, read_only
         self._path = Path(path)
@@ -198,6 +198,9 @@ class DuckStore:
                 made.execute(statement)
             for statement in () if self._read_only else _TABLES:
                 made.execute(statement)
+            if self._read_only:  # whoever made the file may have written anything for an account
+                made.execute(f"SELECT 1 FROM {RINGS}, {EVENTS} LIMIT 0")
+                return made, Books(())
             rows = made.execute(f"SELECT gateway, epoch, state FROM {RINGS}").fetchall()
         except duckdb.CatalogException:
             raise StoreError(f"events: {self._path}: no events of a control server in this file") from None

@@ -18,24 +18,26 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
+from tidegate_control.intake import otlpwire
 from tidegate_control.intake.lines import COUNT_MOST, LINES_MOST, Reading, Sheet, TooMany
 from tidegate_schema.event import timestamp
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 _MEMBERS_MOST = 64
+_FEW, _SPARSE = 10_000, 16
+"""Objects and lists that any JSON may have, and bytes for each of more than these."""
 
 
 def read(content_type: str, body: bytes, gateway: str, *, dropped: int = 0) -> Reading:
     """Read a request; ValueError when it is none, else as `lines.read`."""
     request = _parsed(content_type, body)
+    _check_counts(request)
     records = [
         record
         for resource in request.resource_logs
         for scope in resource.scope_logs
         for record in scope.log_records
     ]
-    if len(records) > LINES_MOST:
-        raise TooMany(f"{len(records)} log records, at most {LINES_MOST}: set batch_records on the gateway")
     sheet = Sheet(gateway, dropped)
     for number, record in enumerate(records, 1):
         try:
@@ -59,13 +61,31 @@ def answer(content_type: str, rejected: int, why: str) -> bytes:
 
 
 def _parsed(content_type: str, body: bytes) -> ExportLogsServiceRequest:
+    if content_type == JSON and _is_dense(body):
+        raise ValueError("more objects than log records of events have")
     try:
         if content_type == JSON:
             request = ExportLogsServiceRequest()
             return json_format.Parse(body.decode("utf-8"), request, ignore_unknown_fields=True)
+        otlpwire.check(body)
         return ExportLogsServiceRequest.FromString(body)
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError):
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError):
         raise ValueError("not an ExportLogsServiceRequest") from None
+
+
+def _is_dense(body: bytes) -> bool:
+    """Tell whether a JSON text has more objects and lists than events make of so many bytes.
+
+    An attribute has two in 35 bytes at least. An empty one is three bytes, and some hundred in memory.
+    """
+    return body.count(b"{") + body.count(b"[") > max(_FEW, len(body) // _SPARSE)
+
+
+def _check_counts(request: ExportLogsServiceRequest) -> None:
+    """Raise TooMany, before any record is made a Python object."""
+    count = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
+    if count > LINES_MOST:
+        raise TooMany(f"{count} log records, at most {LINES_MOST}: set batch_records on the gateway")
 
 
 def _event(record: LogRecord) -> dict[str, Any]:

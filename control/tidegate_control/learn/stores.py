@@ -17,6 +17,7 @@ from tidegate_schema.extras import advice
 from tidegate_schema.ports import PORTED_NUMBERS
 
 NS = intake.NS
+_VERDICTS = ("allow", "deny")
 
 
 class Aggregates(Protocol):
@@ -41,6 +42,8 @@ class StoreReader(Reader):
                 assert window.begin is not None
                 assert window.end is not None
                 for found in self.store.aggregated(intake.Window(window.begin * NS, window.end * NS)):
+                    if not _is_stored(found):
+                        raise SourceError(f"{self.title}: a flow in it is none that a control server stores")
                     self.records.events += found.count
                     yield slot, group(found)
         except intake.StoreError as error:
@@ -71,6 +74,20 @@ def of(store: Aggregates, title: str, window: Window, now: int) -> StoreReader:
     """Return a reader of a store that is open; a window without an end ends now, one without a begin begins in 1970."""
     return StoreReader(
         title, Window(window.begin or 0, now + 1 if window.end is None else window.end), store=store
+    )
+
+
+def _is_stored(found: intake.FlowGroup) -> bool:
+    """Tell whether a group is one of what a control server stores; a file may be somebody else's."""
+    texts = (found.client_id, found.destination, found.verdict, found.reason, found.gateway)
+    counts = (found.protocol, found.port, found.first_ns, found.last_ns, found.count, found.bytes)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(count, int) and count >= 0 for count in counts)
+        and found.verdict in _VERDICTS
+        and found.protocol < 1 << 8
+        and found.port < 1 << 16
+        and max(found.first_ns, found.last_ns) < 1 << 63
     )
 
 

@@ -75,7 +75,7 @@ def plan(visit: Visit, proposal: Proposal, changed: str = "") -> Response:
         "recorded": None,
     }
     try:
-        outcome = proposal.run(expected=None, dry_run=True, message=None)
+        outcome = visit.costly(lambda: proposal.run(expected=None, dry_run=True, message=None))
     except Refused as error:
         if proposal.can_go_back:
             raise  # the form says it

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 import jinja2
@@ -32,6 +32,7 @@ from tidegate_control.ui import kinds, listing, words
 FORM_FIELDS = 100
 """More fields than this no form here has."""
 Answer = Callable[["Visit"], Response]
+T = TypeVar("T")
 
 
 @cache
@@ -82,6 +83,10 @@ class Visit:
         """Return the caller as the author of a commit; Problem 401 or 403 without the scope."""
         caller = require(self.request, EDITOR)
         return Author(caller.name, caller.email)
+
+    def costly(self, compute: Callable[[], T]) -> T:
+        """Return what `compute` returns, where the caller has a place for what computes much. Problem 429, 503."""
+        return self.services.costly.once(self.author.name, compute)
 
     @property
     def query(self) -> Mapping[str, str]:

@@ -143,6 +143,54 @@ def test_another_s_file_is_refused_and_left_as_it_is(tidegate: Run, tmp_path: Pa
     assert contents(tmp_path)["other.duckdb"] == before["other.duckdb"]
 
 
+HOSTILE = {
+    "text for a number": ('"destination.port"', "'x'"),
+    "a verdict that is none": ('"tidegate.verdict"', "'maybe'"),
+    "no verdict": ('"tidegate.verdict"', "NULL"),
+    "less than nothing": ('"source.bytes"', "-5"),
+    "a protocol of no packet": ('"network.iana_number"', "70000"),
+    "a port of no packet": ('"destination.port"', "70000"),
+    "a client's ID that is a list": ('"tidegate.client.id"', "[1, 2]"),
+    "a gateway that is none": ('"observer.name"', "NULL"),
+}
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_what_no_control_server_wrote_into_a_store_is_refused_in_a_line(
+    tidegate: Run, tmp_path: Path, name: str
+) -> None:
+    column, value = HOSTILE[name]
+    path = stored(tmp_path)
+    with contextlib.closing(duckdb.connect(str(path))) as made:
+        made.execute(f"CREATE TABLE changed AS SELECT * REPLACE ({value} AS {column}) FROM tidegate_events")
+        made.execute("DROP TABLE tidegate_events")
+        made.execute("ALTER TABLE changed RENAME TO tidegate_events")
+    inv = written(tmp_path)
+    for verb in (("replay",), ("replay", "--readiness"), ("suggest", "--with-refused")):
+        told = tidegate(*verb, "--flows", f"duckdb://{path}?from=2026-11-01&to=2026-12-31", inv)
+        assert told[0] == 1, told
+        last = told[2].strip().splitlines()[-1]
+        assert "none that a control server stores" in last or "DuckDB" in last, told
+
+
+def test_of_a_store_that_is_read_no_account_is(tidegate: Run, tmp_path: Path) -> None:
+    path = stored(tmp_path)
+    inv = written(tmp_path)
+    flows = f"duckdb://{path}?from=2026-11-01&to=2026-12-31"
+    before = json.loads(tidegate("replay", "--flows", flows, inv, "--json")[1])["counts"]
+    with contextlib.closing(duckdb.connect(str(path))) as made:
+        made.execute("UPDATE tidegate_rings SET state = '[]'")
+    assert json.loads(tidegate("replay", "--flows", flows, inv, "--json")[1])["counts"] == before
+
+
+def stored(tmp_path: Path) -> Path:
+    """Return the file of a store that holds LINES."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    path = tmp_path / "state" / "intake.duckdb"
+    fill(f"duckdb://{path}", LINES).close()
+    return path
+
+
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         path.name: (path.stat().st_mode, path.read_bytes()) for path in folder.iterdir() if path.is_file()

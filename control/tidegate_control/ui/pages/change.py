@@ -180,7 +180,9 @@ def _check(visit: Visit, kind: Kind, name: str | None) -> Response:
     if own or not kind.is_named:
         file = visit.form.get("file", "").strip() or None
         try:
-            visit.services.inventory.check(kind.word, own, fields, is_new=name is None, file=file)
+            visit.costly(
+                lambda: visit.services.inventory.check(kind.word, own, fields, is_new=name is None, file=file)
+            )
         except (Invalid, Exists, Refused) as error:
             wrong = _wrong(visit, kind, name, error)
     at, others = dict(wrong.at or {}), wrong.others

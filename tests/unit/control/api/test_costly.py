@@ -175,6 +175,25 @@ def test_an_answer_about_a_revision_that_came_meanwhile_is_not_kept(
     assert not api.services.costly._known
 
 
+def test_an_answer_about_a_revision_that_came_and_went_is_not_kept(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = api("GET", "/access").content
+    api.services.costly._known.clear()
+    head, snapshot = api.inventory.head(), api.inventory.snapshot
+
+    def meanwhile(*given: Any) -> Any:
+        monkeypatch.setattr(api.inventory, "snapshot", snapshot)
+        api.inventory.delete("client", "ci-runner", author=controlkit.ALICE, cascade=True)
+        found = snapshot(*given)
+        controlkit.git(api.repository, "update-ref", "refs/heads/main", head)
+        return found
+
+    monkeypatch.setattr(api.inventory, "snapshot", meanwhile)
+    assert api("GET", "/access").content != before
+    assert api("GET", "/access").content == before
+
+
 @pytest.mark.parametrize("path", sorted({one[1].partition("?")[0] for one in COSTLY if one[0] == "GET"}))
 def test_one_too_many_is_told_to_come_again(api: Api, path: str) -> None:
     asked = {
@@ -218,3 +237,40 @@ def count(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[str]:
 
     monkeypatch.setattr(module, name, counted)
     return calls
+
+
+DRY_RUNS = [
+    ("POST", "/groups", {"name": "more", "members": ["alice-laptop"]}),
+    ("DELETE", "/clients/ci-runner?cascade=true", None),
+    ("POST", "/history/{head}/revert", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), DRY_RUNS, ids=[one[0] + one[1][:8] for one in DRY_RUNS])
+def test_a_dry_run_takes_a_place_and_a_write_does_not(api: Api, method: str, path: str, body: Any) -> None:
+    assert api("POST", "/groups", {"name": "first", "members": ["alice-laptop"]}).status_code == 201
+    path = path.format(head=api.inventory.head())
+    dry = path + ("&" if "?" in path else "?") + "dry_run=true"
+    with held(api.services.costly, ["editor", "editor"]):
+        refused = api(method, dry, body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "2")
+        assert api(method, path, body, match="*").status_code in (200, 201)
+    assert not api.services.costly._asking
+
+
+def test_a_check_of_a_form_and_a_plan_take_a_place(api: Api) -> None:
+    form = {"name": "more", "members": "alice-laptop"}
+    pages = [
+        ("/new/groups", {**form, "step": "check"}),
+        ("/new/groups", {**form, "step": "plan"}),
+        ("/groups/engineers/edit", {"members": "alice-laptop", "step": "check"}),
+        ("/clients/ci-runner/delete", {"step": "plan"}),
+    ]
+    with held(api.services.costly, ["editor", "editor"]):
+        for path, sent in pages:
+            refused = api.page(path, sent)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "2"), path
+    for path, sent in pages:
+        assert api.page(path, sent).status_code in (200, 409), path
+    assert not api.services.costly._asking
+    assert len(api.services.costly._known) == 2, "the two that were held, and nothing else"

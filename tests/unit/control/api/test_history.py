@@ -289,3 +289,18 @@ def test_one_command_at_a_time() -> None:
         handover.run(("true",), request)
     assert raised.value.status == 409
     handover.run(("true",), request)
+
+
+def test_a_ref_that_is_called_like_a_commit_is_not_it(api: Api) -> None:
+    began = api.inventory.head()
+    api("POST", "/groups", NEW["groups"])
+    later = api.inventory.head()
+    short, long = began[:12], "0" * 63 + "1"
+    assert api.inventory.entry(short).commit == began
+    for name in (short, long):
+        controlkit.git(api.repository, "update-ref", f"refs/tags/{name}", later)
+        assert api.page(f"/history/{name}").status_code == 404
+        assert api.page(f"/history/{name}/revert").status_code == 404
+    for path in (f"/history/{long}", f"/plan?from={long}"):
+        assert api("GET", path).status_code == 404
+    assert api("GET", f"/history/{began}").json()["commit"] == began

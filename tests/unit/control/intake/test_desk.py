@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 
 from tidegate_agents.events import otlp as agents_otlp
 from tidegate_control.intake import desk
+from tidegate_control.intake import otlp as intake_otlp
 from tidegate_control.intake.lines import LINES_MOST
 from tidegate_control.intake.store import Added, Batch, EventStore, Unavailable, open_store
 from tidegate_schema.event import Kind
@@ -182,9 +183,51 @@ def test_more_events_than_a_gateway_sends_at_once_are_refused(store: EventStore)
         assert problem(post(client, many.SerializeToString(), "/v1/logs"), 413)
 
 
+def message(tag: int, inner: bytes) -> bytes:
+    """Return a field of protobuf that is a message."""
+    size, told = len(inner), b""
+    while size > 127:
+        size, told = size >> 7, told + bytes([size & 127 | 128])
+    return bytes([tag]) + told + bytes([size]) + inner
+
+
+_MANY = LINES_MOST + 1
+BOMBS = {
+    "records": message(0x0A, message(0x12, b"\x12\x00" * _MANY)),
+    "scopes": message(0x0A, b"\x12\x00" * _MANY),
+    "resources": b"\x0a\x00" * _MANY,
+    "numbers": b"\x38\x00" * 2 * _MANY,
+}
+
+
+@pytest.mark.parametrize("name", list(BOMBS))
+def test_what_is_large_only_when_it_is_read_is_refused_unread(
+    store: EventStore, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_otlp, "ExportLogsServiceRequest", None)
+    with Client(application(store)) as client:
+        assert "set batch_records" in problem(post(client, BOMBS[name], "/v1/logs"), 413)["detail"]
+
+
+@pytest.mark.parametrize("one", ["{}", "[]"])
+def test_json_that_is_large_only_when_it_is_read_is_refused_unread(
+    client: Client, one: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(count: int) -> bytes:
+        records = ",".join([one] * count)
+        return f'{{"resourceLogs": [{{"scopeLogs": [{{"logRecords": [{records}]}}]}}]}}'.encode()
+
+    assert post(client, body(900), "/v1/logs", content_type=JSON).status_code == 200
+    monkeypatch.setattr(intake_otlp, "ExportLogsServiceRequest", None)
+    told = problem(post(client, body(20_000), "/v1/logs", content_type=JSON), 400)
+    assert told["detail"] == "more objects than log records of events have"
+
+
 @pytest.mark.parametrize("kind", [PROTOBUF, JSON])
 @pytest.mark.parametrize(
-    "body", [b"\xff\xff\xff", b"[" * 5000, b'{"resourceLogs": 1}'], ids=["bytes", "deep", "other"]
+    "body",
+    [b"\xff\xff\xff", b"[" * 5000, b'{"resourceLogs": 1}', b"\x0a\x05\x12"],
+    ids=["bytes", "deep", "other", "short"],
 )
 def test_what_is_no_otlp_is_refused(client: Client, kind: str, body: bytes) -> None:
     told = problem(post(client, body, "/v1/logs", content_type=kind), 400)

@@ -56,8 +56,10 @@ class Sender(threading.Thread):
         headers = {"authorization": f"Bearer {self._token}", "content-type": "application/x-ndjson"}
         try:
             self._connection.request("POST", "/v1/events", body, headers)
-            answer = self._connection.getresponse()
-            answer.read()
+            with (
+                self._connection.getresponse() as answer
+            ):  # else one that a kill cuts off keeps the socket open
+                answer.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return False

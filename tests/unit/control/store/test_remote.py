@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlkit import ALICE, bare, git
+from tidegate_control.git import refs
 from tidegate_control.git.process import GitError
 from tidegate_control.git.remote import Remote
 from tidegate_control.git.repository import Repository
@@ -235,3 +236,41 @@ def test_with_review_what_was_taken_back_there_is_not_pushed_again(
     with pytest.raises(Unavailable, match="was taken back at the remote"):
         inventory.refresh()
     assert git(remote, "rev-parse", "main") == before
+
+
+def test_a_branch_may_be_called_after_one_that_is_gone(local: Path, remote: Path) -> None:
+    _service(local, remote).refresh()  # notes where main is
+    for repository in (remote, local):
+        git(repository, "update-ref", "refs/heads/new", "refs/heads/main")
+        git(repository, "symbolic-ref", "HEAD", "refs/heads/new")
+        git(repository, "update-ref", "-d", "refs/heads/main")
+        git(repository, "update-ref", "refs/heads/main/next", "refs/heads/new")
+    inventory = Inventory(Repository(local, branch="main/next", remote=str(remote)))
+    inventory.refresh()
+    commit = _write(inventory, "lab")
+    assert git(remote, "rev-parse", "main/next") == commit == inventory.head()
+
+
+def test_names_of_branches_are_told_apart_in_what_is_noted(local: Path, remote: Path) -> None:
+    for branch in ("a/b", "a%2Fb", "a%252Fb"):
+        for repository in (remote, local):
+            git(repository, "update-ref", f"refs/heads/{branch}", "refs/heads/main")
+        _write(Inventory(Repository(local, branch=branch, remote=str(remote))), "lab")
+    assert len(git(local, "for-each-ref", "refs/tidegate/remote").splitlines()) == 3
+
+
+def test_a_write_that_the_remote_has_is_told_so_where_it_cannot_be_noted(
+    local: Path, remote: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refs, "WAIT_SECONDS", 0.2)
+    inventory = _service(local, remote)
+    inventory.refresh()
+    lock = local / "refs" / "tidegate" / "remote" / "main.lock"
+    lock.touch()
+    with pytest.raises(Unavailable, match=r"the remote has the change, but .* remove main\.lock beside it"):
+        _write(inventory, "lab")
+    lock.unlink()
+    inventory.refresh()
+    commit = git(remote, "rev-parse", "main")
+    assert commit == inventory.head() == git(local, "rev-parse", "refs/tidegate/remote/main")
+    assert "lab" in inventory.snapshot().objects("resource")
