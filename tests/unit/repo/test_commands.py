@@ -54,6 +54,7 @@ def test_a_module_that_a_command_lacks_is_told_with_its_extra(
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     for user in users:
         monkeypatch.delitem(sys.modules, user, raising=False)
+        forget(user, monkeypatch)
     assert run(words.format(tmp_path).split()) == 1
     out, err = capsys.readouterr()
     command = words.partition(" ")[0]
@@ -63,9 +64,16 @@ def test_a_module_that_a_command_lacks_is_told_with_its_extra(
     assert installer == [sys.executable, "-m", "pip", "install", f"tidegate[{extra}]"]
 
 
+def forget(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a package look for a module of its own again, though another test has imported it."""
+    package, _, name = module.rpartition(".")
+    monkeypatch.delattr(importlib.import_module(package), name, raising=False)
+
+
 def test_a_module_of_our_own_that_is_not_there_is_no_advice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "tidegate_control.serve", None)
+    forget("tidegate_control.serve", monkeypatch)
     with pytest.raises(ModuleNotFoundError, match=r"tidegate_control\.serve"):
         run(["control", "check", "--settings", str(tmp_path / "control.yaml")])
