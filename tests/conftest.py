@@ -56,10 +56,9 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _is_one_too_many(config: pytest.Config) -> bool:
+def _is_one_too_many() -> bool:
     """Tell whether this is a worker for which there is no processor: it begins when the machine has ended."""
-    number: int = int(config.workerinput["workerid"].removeprefix("gw"))  # type: ignore[attr-defined]
-    return number >= (os.cpu_count() or 1)
+    return int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) >= (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -69,7 +68,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     alone = item.get_closest_marker("alone") is not None
     deadline = time.monotonic() + _MACHINE_SECONDS
-    waits = alone or _is_one_too_many(item.config)
+    waits = alone or _is_one_too_many()
     while waits and is_machine_at_work() and time.monotonic() < deadline:
         time.sleep(1)
     gate, turn = (Path(os.environ[_TURNS], name) for name in ("gate", "turn"))

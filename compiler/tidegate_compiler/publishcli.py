@@ -238,6 +238,7 @@ def publish(
             _print(map(show_path, introduction), err=True)
             exceeded = found.exceeded if found else ()
             title = found.old.title if found else None
+            # Git is asked for the inventory's place only where a refusal names it.
             compared = since or (baseline.as_old(ref, before) if exceeded else ref)
             refused = publish_limits.refusal(exceeded, allowed, show_path(compared), show_path(str(out)))
             if refused is not None and not dry_run:

@@ -209,20 +209,26 @@ def recorded(forge: Forge) -> str:
     return str(path)
 
 
+def planned(forge: Forge, judge: str, flows: str) -> str:
+    """Have one of the two judge the branch with recorded flows; return the plan that it leaves."""
+    if judge == "github":
+        workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": flows}}
+        ran, left = forge.runner.github(workflow, forge.merged())
+        plan = left["tidegate-plan"]
+    else:
+        clone, base = forge.head()
+        ran = forge.runner.gitlab(clone, CI_MERGE_REQUEST_DIFF_BASE_SHA=base, FLOWS=flows)
+        plan = clone / "tidegate-plan.md"
+    assert ran.status == 0, ran.said
+    return plan.read_text()
+
+
 @pytest.mark.parametrize("judge", ["github", "gitlab"])
 def test_with_recorded_flows_the_plan_says_who_would_notice(forge: Forge, judge: str) -> None:
     flows = recorded(forge)
     forge.branch()
     forge.write("inventory/policies/more.yaml", GRANT)
-    if judge == "github":
-        workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": flows}}
-        ran, left = forge.runner.github(workflow, forge.merged())
-        text = left["tidegate-plan"].read_text()
-    else:
-        clone, base = forge.head()
-        ran = forge.runner.gitlab(clone, CI_MERGE_REQUEST_DIFF_BASE_SHA=base, FLOWS=flows)
-        text = (clone / "tidegate-plan.md").read_text()
-    assert ran.status == 0, ran.said
+    text = planned(forge, judge, flows)
     assert text.startswith(f"{MARKER}\n### Tidegate plan\n")
     assert "3 flows of 1 client would pass**" in text
     (row,) = (
@@ -244,15 +250,7 @@ def test_what_an_earlier_key_sent_is_in_the_plan(forge: Forge, judge: str) -> No
         forge.commit(f"Rotate {number}")
     forge.branch()
     forge.write("inventory/policies/more.yaml", GRANT)
-    if judge == "github":
-        workflow = GITHUB | {"env": GITHUB["env"] | {"FLOWS": flows}}
-        ran, left = forge.runner.github(workflow, forge.merged())
-        text = left["tidegate-plan"].read_text()
-    else:
-        clone, base = forge.head()
-        ran = forge.runner.gitlab(clone, CI_MERGE_REQUEST_DIFF_BASE_SHA=base, FLOWS=flows)
-        text = (clone / "tidegate-plan.md").read_text()
-    assert ran.status == 0, ran.said
+    text = planned(forge, judge, flows)
     assert "3 flows of 1 client would pass**" in text
 
 
