@@ -134,6 +134,7 @@ def main() -> None:
     events = places.run / "events.ring" if chosen["logging_enabled"] else None
     if events:
         ring.open_or_replace(events, chosen["ring_records"])
+    network.leave_sources_to_wireguard(link)
     nft.load(ruleset.render(chosen, enforce=enforce))
     tun, offloads = network.open_tun(chosen)
     network.lead_into_tun(chosen, enforce=enforce)
@@ -161,6 +162,7 @@ def main() -> None:
             signal.sigwait({signal.SIGTERM})
     process.stop()
     network.lead_nowhere(chosen)
+    network.sysctl(f"ipv4/conf/{link}/accept_local", "0")  # the kernel alone is measured as it comes
     nft.remove()
     with NFCTSocket() as conntrack:  # what is new in one round is new in the next
         conntrack.flush()

@@ -200,6 +200,20 @@ def test_what_does_not_come_through_wireguard_is_not_forwarded_in_enforce(
     assert ping(lab.alice.host)
 
 
+@pytest.mark.never
+def test_a_source_that_is_the_gateway_s_own_comes_no_further_than_the_tun(lab: Lab) -> None:
+    lab.publish()
+    lab.start()
+    sniffer = Sniffer(lab.service)
+    assert ping(lab.alice.host)
+    assert any(source == "10.64.0.11" for source, _, _ in sniffer.end())  # the control
+    lab.address(lab.gateway.host, "lo", "10.64.0.11/32")
+    assert lab.gateway.host.sh("cat", "/proc/sys/net/ipv4/conf/tidegate0/accept_local") == "1\n"
+    sniffer = Sniffer(lab.service)
+    assert not lab.alice.host.ok("ping", "-c3", "-i0.2", "-W1", WEB4)
+    assert not any(source == "10.64.0.11" for source, _, _ in sniffer.end())
+
+
 class Knocks:
     """A client that shakes hands anew all the time, so that it has a session as soon as the gateway can give one."""
 

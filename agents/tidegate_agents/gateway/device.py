@@ -73,6 +73,7 @@ class Device:
 
     def up(self) -> None:
         """Let it carry packets."""
+        network.leave_sources_to_wireguard(self.name)
         network.bring_up(self.name, self._settings["mtu"])
 
     def down(self) -> None:

@@ -230,6 +230,16 @@ def bring_up(interface: str, mtu: int) -> None:
         ip.link("set", index=index(interface), mtu=mtu, state="up")
 
 
+def leave_sources_to_wireguard(interface: str) -> None:
+    """Spare packets from WireGuard the kernel's look at their source address, a second routing lookup for each.
+
+    WireGuard has tied the address to a key, which is more than rp_filter tells. What is this host's own address still
+    comes no further than the TUN, where the kernel looks.
+    """
+    sysctl(f"ipv4/conf/{interface}/rp_filter", "0")
+    sysctl(f"ipv4/conf/{interface}/accept_local", "1")  # without it `ip rule` alone makes the kernel look
+
+
 def is_up(name: str) -> bool:
     """Tell whether an interface is there and up."""
     number = index(name)

@@ -1,6 +1,6 @@
 """The gateway's nftables ruleset, as text for one `nft -f` transaction. Pure: settings in, text out.
 
-    prerouting raw     from WireGuard, not for this host: of a flow in the flow set, on its way; else, within its
+    prerouting raw     inner packets, not for this host: of a flow in the flow set, on its way; else, within its
                        client's limits, notrack and mark, so that routing leads it into the TUN
     forward, late      from the TUN: the forwarder has allowed it, and no rule of anybody's has dropped it, so its
                        connection is marked and its flow comes into the set, for a time; from WireGuard: only into the
@@ -84,7 +84,7 @@ def render(
     them is forwarded.
     """
     wg, tun, mark = f'"{settings["interface"]}"', f'"{settings["tun"]}"', f"{settings['mark']:#x}"
-    hit = f"{settings['mark'] + 1:#x}"
+    hit, denied = f"{settings['mark'] + 1:#x}", f'"{settings["denied_tun"]}"'
     assert not (enforce and bypass)
     flows = has_flows(settings) and not bypass
     limits = settings if has_limits(settings, enforce=enforce) else None
@@ -96,20 +96,22 @@ def render(
         *(_limit_sets(limits) if limits else ()),
         " chain raw {",
         "  type filter hook prerouting priority raw; policy accept;",
+        f"  iifname {wg} goto inner",
         f"  iifname {tun} accept",
+        # Without limits, of a forwarder that does not know yet that there are none any more.
+        f"  iifname {denied} {'goto denied' if limits else 'drop'}" if enforce else "",
+        # A client's address comes from WireGuard, or it is forged.
+        f"  fib saddr oifname {wg} counter drop" if enforce else "",
+        " }",
+        " chain inner {",
         # Before anything else, since most packets are of a flow that is known. No ports are read of other protocols,
         # or of a later fragment, that would be in the set.
         *(
-            f"  iifname {wg} {key} @flows{family} meta mark set {hit} counter accept"
+            f"  {key} @flows{family} meta mark set {hit} counter accept"
             for family, key in _KNOWN.items()
             if flows
         ),
-        *(_limit_denied(wg, settings["denied_tun"]) if limits else ()),
-        # Of a forwarder that does not know yet that there are no limits any more.
-        f'  iifname "{settings["denied_tun"]}" drop' if enforce else "",
-        # A client's address comes from WireGuard, or it is forged.
-        f"  iifname != {wg} fib saddr oifname {wg} counter drop" if enforce else "",
-        f"  iifname != {wg} accept",
+        *(_limit_denied() if limits else ()),
         "  fib daddr type { local, broadcast, multicast } accept",
         *(_limit_upcalls(limits["client_upcalls"]) if limits else ()),
         "" if bypass else f"  notrack meta mark set {mark} counter",
@@ -183,13 +185,10 @@ def _limit_sets(limits: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _limit_denied(wg: str, denied: str) -> list[str]:
+def _limit_denied() -> list[str]:
     return [
-        f'  iifname "{denied}" jump denied',
-        *(
-            f"  iifname {wg} {_PORTED} {key} @denied{family} counter name denied_again drop"
-            for family, key in _TARGETS.items()
-        ),
+        f"  {_PORTED} {key} @denied{family} counter name denied_again drop"
+        for family, key in _TARGETS.items()
     ]
 
 
@@ -221,7 +220,13 @@ def _limit_connections(most: int) -> list[str]:
     ]
 
 
-_APPROVE = f"ct direction original ct mark set {APPROVED:#x}"
+# Nearly every packet's connection is marked already, and to look costs less than to mark.
+_APPROVE = f"ct mark != {APPROVED:#x} ct direction original ct mark set {APPROVED:#x}"
+
+
+def _not_back(*links: str) -> list[str]:
+    # A comparison each: for two names a set costs several times as much.
+    return [f"  oifname {link} counter drop" for link in links]
 
 
 def _remember() -> list[str]:
@@ -253,22 +258,25 @@ def _forward_in_enforce(
     flows: bool,
 ) -> list[str]:
     return [
-        f"  iifname {wg} jump from_client",
-        f"  iifname {tun} jump allowed",
+        f"  iifname {wg} goto from_client",
+        f"  iifname {tun} goto allowed",
         f"  oifname {wg} ct state established,related ct mark @live counter accept",
         f"  oifname {{ {wg}, {tun} }} counter drop",
         *(f"  meta nfproto {family} counter drop" for family in sorted(only_ours)),
         " }",
         " chain from_client {",
-        f"  meta mark {mark} oifname {tun} accept",
         # Also where no flows are remembered: a packet of the rules before these may be between raw and here.
-        f"  meta mark != {hit} counter drop",
-        f"  oifname {{ {wg}, {tun} }} counter drop",
+        f"  meta mark {hit} goto known",
+        f"  meta mark {mark} oifname {tun} accept",
+        "  counter drop",
+        " }",
+        " chain known {",
+        *_not_back(wg, tun),
         f"  {_APPROVE}",
-        "  counter accept",
+        "  accept",
         " }",
         " chain allowed {",
-        f"  oifname {{ {wg}, {tun} }} counter drop",
+        *_not_back(wg, tun),
         f"  icmp type {_ERRORS4} ct state != related counter drop",
         f"  icmpv6 type {_ERRORS6} ct state != related counter drop",
         *(_limit_connections(limits["client_connections"]) if limits else ()),

@@ -224,7 +224,7 @@ def rules(text: str, chain: str) -> list[str]:
 @pytest.mark.parametrize("bypass", [True, False])
 def test_in_observe_no_rule_drops(chosen: dict[str, Any], bypass: bool) -> None:
     text = ruleset.render(chosen, enforce=False, bypass=bypass)
-    assert not any(word in text for word in ("drop", "reject", "queue", "limit", "return", "jump", "goto"))
+    assert not any(word in text for word in ("drop", "reject", "queue", "limit"))
     assert all("policy accept;" in line for line in text.splitlines() if "hook" in line)
     assert "chain input" not in text
     assert ("notrack" in text) != bypass
@@ -235,14 +235,15 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     text = ruleset.render(chosen, enforce=True)
     forward = rules(text, "forward")
     wg, tun = '"tidegate0"', '"tidegate-tun"'
-    assert forward[:2] == [f"iifname {wg} jump from_client", f"iifname {tun} jump allowed"]
-    approve = "ct direction original ct mark set 0x74000001"
-    own = f"oifname {{ {wg}, {tun} }} counter drop"
+    assert forward[:2] == [f"iifname {wg} goto from_client", f"iifname {tun} goto allowed"]
+    approve = "ct mark != 0x74000001 ct direction original ct mark set 0x74000001"
+    own = [f"oifname {link} counter drop" for link in (wg, tun)]
+    assert any("mark set 0x7401" in rule for rule in rules(text, "inner")) is (chosen is SETTINGS)
+    assert rules(text, "inner")[-1] == "notrack meta mark set 0x7400 counter"
     # Without flows nothing is marked so any more, but a packet of the rules before may still be on its way to here.
-    rest = ["meta mark != 0x7401 counter drop", own, approve, "counter accept"]
-    assert any("mark set 0x7401" in rule for rule in rules(text, "raw")) is (chosen is SETTINGS)
-    assert rules(text, "raw")[-1] == "notrack meta mark set 0x7400 counter"
-    assert rules(text, "from_client") == [f"meta mark 0x7400 oifname {tun} accept", *rest]
+    into_tun = f"meta mark 0x7400 oifname {tun} accept"
+    assert rules(text, "from_client") == ["meta mark 0x7401 goto known", into_tun, "counter drop"]
+    assert rules(text, "known") == [*own, approve, "accept"]
     # Nothing reaches a client but answers to what was approved, and nothing goes from client to client.
     assert forward[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
     (to_wg,) = [rule for rule in forward if rule.startswith(f"oifname {wg}")]
@@ -252,8 +253,8 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
     allowed = rules(text, "allowed")
     unlimited = [rule for rule in allowed if "name limit_" not in rule]
-    assert (unlimited[0], unlimited[3], unlimited[-1]) == (own, f"{approve} counter", "accept")
-    assert all("icmp" in rule and "ct state != related" in rule for rule in allowed[1:3])
+    assert (unlimited[:2], unlimited[4], unlimited[-1]) == (own, f"{approve} counter", "accept")
+    assert all("icmp" in rule and "ct state != related" in rule for rule in allowed[2:4])
     remember = [rule for rule in allowed if "update @flows" in rule]
     assert len(remember) == (2 if chosen is SETTINGS else 0)
     assert all(allowed.index(rule) > allowed.index("ct status dnat accept") for rule in remember)
@@ -261,15 +262,15 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
 
 def test_limits_stop_before_what_they_protect() -> None:
     text = ruleset.render(SETTINGS, enforce=True)
-    raw_rules, allowed = rules(text, "raw"), rules(text, "allowed")
+    inner, allowed = rules(text, "inner"), rules(text, "allowed")
 
     def at(found: list[str], word: str) -> list[int]:
         return [number for number, rule in enumerate(found) if word in rule]
 
-    assert len(at(raw_rules, "limit_upcalls drop")) == len(at(raw_rules, "denied_again drop")) == 2
-    assert max(at(raw_rules, "limit_upcalls drop")) < raw_rules.index("notrack meta mark set 0x7400 counter")
+    assert len(at(inner, "limit_upcalls drop")) == len(at(inner, "denied_again drop")) == 2
+    assert max(at(inner, "limit_upcalls drop")) < inner.index("notrack meta mark set 0x7400 counter")
     # What is known goes on whatever its client has used up.
-    assert max(at(raw_rules, "@flows")) < min(at(raw_rules, "denied"))
+    assert max(at(inner, "@flows")) < min(at(inner, "denied"))
     (approve,) = at(allowed, "ct mark set")
     assert max(at(allowed, "limit_connections drop")) < approve
     assert max(at(allowed, "limit_flows accept")) < min(at(allowed, "update @flows"))
@@ -302,15 +303,22 @@ def test_a_limit_of_0_is_none() -> None:
 def test_raw_marks_and_does_not_track_but_flows_that_are_remembered(
     chosen: dict[str, Any], enforce: bool
 ) -> None:
-    every = rules(ruleset.render(chosen, enforce=enforce), "raw")
-    raw_rules = [rule for rule in every if "limit" not in rule and "denied" not in rule]
-    forged = 'iifname != "tidegate0" fib saddr oifname "tidegate0" counter drop'
-    assert raw_rules[0] == 'iifname "tidegate-tun" accept'
-    assert raw_rules[-3 - enforce : -2] == [*([forged] if enforce else []), 'iifname != "tidegate0" accept']
-    assert raw_rules[-1] == "notrack meta mark set 0x7400 counter"
-    hits = [rule for rule in raw_rules if "mark set 0x7401" in rule]
+    text = ruleset.render(chosen, enforce=enforce)
+    denied, forged = (
+        f'iifname "tidegate-denied" {"goto denied" if chosen is SETTINGS else "drop"}',
+        "fib saddr",
+    )
+    raw_rules = rules(text, "raw")
+    assert raw_rules[:2] == ['iifname "tidegate0" goto inner', 'iifname "tidegate-tun" accept']
+    assert raw_rules[2:] == ([denied, f'{forged} oifname "tidegate0" counter drop'] if enforce else [])
+    inner = [rule for rule in rules(text, "inner") if "limit" not in rule and "denied" not in rule]
+    assert inner[-2:] == [
+        "fib daddr type { local, broadcast, multicast } accept",
+        "notrack meta mark set 0x7400 counter",
+    ]
+    hits = inner[:-2]
     assert len(hits) == (2 if chosen is SETTINGS else 0)
-    assert all(rule.startswith('iifname "tidegate0" ip') and "@flows" in rule for rule in hits)
+    assert all(rule.startswith("ip") and "@flows" in rule and "mark set 0x7401" in rule for rule in hits)
 
 
 def test_the_kernel_remembers_no_flow_while_packets_are_logged_or_no_forwarder_reads() -> None:
