@@ -252,7 +252,7 @@ def test_in_enforce_what_comes_from_wireguard_goes_into_the_tun_or_nowhere(chose
     assert rules(text, "input") == [f"iifname {{ {wg}, {tun} }} counter drop"]
     assert rules(text, "output")[-1] == f"oifname {{ {wg}, {tun} }} counter drop"
     allowed = rules(text, "allowed")
-    unlimited = [rule for rule in allowed if "name limit_" not in rule]
+    unlimited = [rule for rule in allowed if "name limit_" not in rule and "goto crowded" not in rule]
     assert (unlimited[:2], unlimited[4], unlimited[-1]) == (own, f"{approve} counter", "accept")
     assert all("icmp" in rule and "ct state != related" in rule for rule in allowed[2:4])
     remember = [rule for rule in allowed if "update @flows" in rule]
@@ -272,7 +272,9 @@ def test_limits_stop_before_what_they_protect() -> None:
     # What is known goes on whatever its client has used up.
     assert max(at(inner, "@flows")) < min(at(inner, "denied"))
     (approve,) = at(allowed, "ct mark set")
-    assert max(at(allowed, "limit_connections drop")) < approve
+    assert max(at(allowed, "goto crowded")) < approve
+    assert rules(text, "crowded")[-1] == "counter name limit_connections drop"
+    assert max(at(inner, "@flows")) < min(at(inner, "@crowded")) < min(at(inner, "limit_upcalls drop"))
     assert max(at(allowed, "limit_flows accept")) < min(at(allowed, "update @flows"))
     assert rules(text, "denied")[-1] == "drop"
 
@@ -295,6 +297,7 @@ def test_a_limit_of_0_is_none() -> None:
     text = ruleset.render(UNLIMITED, enforce=True)
     assert "limit rate" not in text
     assert "ct count" not in text
+    assert "crowded" not in text
     assert "denied_again drop" in text
 
 
