@@ -113,8 +113,8 @@ def render(
             if flows
         ),
         *(_limit_denied() if limits else ()),
-        "  fib daddr type { local, broadcast, multicast } accept",
         *(_limit_crowded() if limits and limits["client_connections"] else ()),
+        "  fib daddr type { local, broadcast, multicast } accept",
         *(_limit_upcalls(limits["client_upcalls"]) if limits else ()),
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
