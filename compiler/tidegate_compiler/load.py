@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tidegate_compiler import parallel, quick, sheets
@@ -89,7 +90,8 @@ def load(
         if file not in careful and file not in known and file not in kept and _kind(file) in quick.KINDS
     ]
     if cache is not None:
-        rows = {file: cache.rows(_kind(file), files[file]) for file in quickly if _kind(file) in sheets.KINDS}
+        digests = {file: sha256(files[file]).hexdigest() for file in quickly if _kind(file) in sheets.KINDS}
+        rows = {file: cache.rows(_kind(file), digest) for file, digest in digests.items()}
         known |= {file: found for file, found in rows.items() if found is not None}
         quickly = [file for file in quickly if file not in known]
     parsed = parallel.each(
@@ -98,8 +100,8 @@ def load(
     contents = known | dict(zip(quickly, parsed, strict=True))
     if cache is not None:
         for file in quickly:
-            if contents[file] is not None and _kind(file) in sheets.KINDS:
-                cache.keep(_kind(file), files[file], contents[file])
+            if contents[file] is not None and file in digests:
+                cache.keep(_kind(file), digests[file], contents[file])
     for file, data in track("loading", sorted(files.items())):
         content = contents.get(file)
         if content is not None:

@@ -1,0 +1,340 @@
+"""Steps from the last inventory say what whole runs say, whatever happens to the inventory, the output and the cache."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidegate_compiler import pipeline, stepwise
+from tidegate_schema.cli import run
+
+FORMS = ("text", "json", "markdown")
+PREFIXES = ["10.20.0.0/16", "10.20.0.0/24", "10.30.0.0/16", "10.30.4.0/24", "10.40.0.0/24", "fd20::/48"]
+DAYS = ["2027-01-01", "2028-01-01", "2029-06-30T12:00Z"]
+
+
+def key(label: object) -> str:
+    return base64.b64encode(hashlib.sha256(str(label).encode()).digest()).decode()
+
+
+class Universe:
+    """An inventory that changes at random: {path: {name: object}}, written as files that take the fast way."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.number = 0
+        self.raw: dict[str, str] = {}
+        """Files that are written as they are, over the others."""
+        self.files: dict[str, dict[str, Any]] = {
+            "overlay.yaml": {"overlay": {"fleet": "small", "prefixes": ["10.64.0.0/16", "fd64::/64"]}},
+            "gateways/all.yaml": {
+                f"gw{n}": {
+                    "public_key": key(f"gateway {n}"),
+                    "endpoint": f"203.0.113.{n + 1}:51820",
+                    "networks": networks,
+                }
+                for n, networks in enumerate(
+                    [
+                        ["10.20.0.0/16", "fd20::/48"],
+                        ["10.20.0.0/16", "fd20::/48"],
+                        ["10.30.0.0/16"],
+                        ["10.40.0.0/16"],
+                        ["10.50.0.0/16"],
+                    ]
+                )
+            },
+            "clients/a.yaml": {},
+            "clients/b.yaml": {},
+            "clients/c.yaml": {},
+            "groups/all.yaml": {},
+            "groups/few.yaml": {},
+            "resources/all.yaml": {
+                "web": {"addresses": ["10.20.0.8/29", "10.30.4.0/25"], "ports": ["tcp/80", "udp/53"]},
+                "db": {"addresses": ["10.40.0.9/32"]},
+            },
+            "policies/all.yaml": {},
+        }
+        for _ in range(14):
+            self.add_client()
+        for name in ("all", "few", "ops", "one"):
+            file = "groups/few.yaml" if name in ("few", "one") else "groups/all.yaml"
+            size = {"all": 14, "one": 1}.get(name, self.chance.randint(2, 6))
+            self.files[file][name] = {"members": self.chance.sample(self.clients(), size)}
+        for _ in range(5):
+            self.change_policies()
+
+    def clients(self) -> list[str]:
+        return [name for path, found in self.files.items() if path.startswith("clients") for name in found]
+
+    def some(self) -> tuple[dict[str, Any], str]:
+        """Return the file that some client stands in, and its name."""
+        path = self.chance.choice([p for p, found in self.files.items() if p.startswith("clients") and found])
+        return self.files[path], self.chance.choice(list(self.files[path]))
+
+    def some_file(self) -> dict[str, Any]:
+        return self.files[f"clients/{self.chance.choice('abc')}.yaml"]
+
+    def gateways(self) -> list[str]:
+        return self.chance.choice(
+            [["gw0", "gw1"], ["gw1", "gw0"], ["gw0", "gw1", "gw2"], ["gw2"], ["gw3"], ["gw3", "gw2"], ["gw0"]]
+        )
+
+    def client(self) -> dict[str, Any]:
+        self.number += 1
+        addresses = [f"10.64.1.{self.number % 250 + 1}/32"]
+        if self.number % 3:
+            addresses.append(f"fd64::{self.number:x}/128")
+        return {"public_key": key(self.number), "addresses": addresses, "gateways": self.gateways()}
+
+    # Changes: of clients alone, ...
+
+    def add_client(self) -> None:
+        self.some_file()[f"laptop-{self.number}"] = self.client()
+
+    def remove_client(self) -> None:
+        """Remove one, with what refers to it or without."""
+        file, name = self.some()
+        file.pop(name)
+        if self.chance.random() < 0.5:
+            for path, found in self.files.items():
+                for one in list(found):
+                    if path.startswith("groups") and name in found[one]["members"]:
+                        found[one]["members"].remove(name)
+                        for times in ("not_before", "expires"):
+                            found[one].get(times, {}).pop(name, None)
+                            if not found[one].get(times, True):
+                                del found[one][times]
+                    if path.startswith("policies") and f"client:{name}" in found[one]["from"]:
+                        found[one]["from"].remove(f"client:{name}")
+                    if not found[one].get("members", True) or not found[one].get("from", True):
+                        del found[one]
+
+    def remove_a_stranger(self) -> None:
+        """Remove a client that nothing refers to, if there is one."""
+        text = json.dumps([found for path, found in self.files.items() if not path.startswith("clients")])
+        free = [name for name in self.clients() if f'"{name}"' not in text and f":{name}" not in text]
+        for path, found in self.files.items():
+            if free and path.startswith("clients"):
+                found.pop(free[0], None)
+
+    def change_key(self) -> None:
+        file, name = self.some()
+        self.number += 1
+        file[name] = {**file[name], "public_key": key(self.number)}
+
+    def change_address(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "addresses": self.client()["addresses"]}
+
+    def change_gateways(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "gateways": self.gateways()}
+
+    def move_client(self) -> None:
+        file, name = self.some()
+        moved = file.pop(name)
+        self.some_file()[name] = moved
+
+    def rename_client(self) -> None:
+        file, name = self.some()
+        self.number += 1
+        file[f"laptop-{self.number}"] = file.pop(name)
+
+    def swap_addresses(self) -> None:
+        (one, first), (other, second) = self.some(), self.some()
+        one[first], other[second] = (
+            {**one[first], "addresses": other[second]["addresses"]},
+            {**other[second], "addresses": one[first]["addresses"]},
+        )
+
+    def reorder(self) -> None:
+        file = self.some_file()
+        names = list(file)
+        self.chance.shuffle(names)
+        for name in names:
+            file[name] = file.pop(name)
+
+    # ... wrong ones, ...
+
+    def take_a_key(self) -> None:
+        (one, first), (other, second) = self.some(), self.some()
+        one[first] = {**one[first], "public_key": other[second]["public_key"]}
+
+    def take_the_other_spelling_of_a_key(self) -> None:
+        (one, first), (other, second) = self.some(), self.some()
+        raw = bytearray(base64.b64decode(other[second]["public_key"]))
+        raw[31] ^= 0x80
+        one[first] = {**one[first], "public_key": base64.b64encode(raw).decode()}
+
+    def take_a_gateways_key(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "public_key": key("gateway 2")}
+
+    def take_an_address(self) -> None:
+        (one, first), (other, second) = self.some(), self.some()
+        one[first] = {**one[first], "addresses": other[second]["addresses"]}
+
+    def take_a_name(self) -> None:
+        _, name = self.some()
+        self.some_file()[name] = self.client()
+
+    def leave_the_overlay(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "addresses": ["10.65.0.1/32"]}
+
+    def list_an_unknown_gateway(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "gateways": ["gw0", "gw9"]}
+
+    def break_a_client(self) -> None:
+        file, name = self.some()
+        file[name] = {**file[name], "public_key": "no key"}
+
+    # ... and of everything else.
+
+    def change_groups(self) -> None:
+        file = self.files[self.chance.choice(["groups/all.yaml", "groups/few.yaml"])]
+        members = self.chance.sample(self.clients(), self.chance.randint(1, min(8, len(self.clients()))))
+        group: dict[str, Any] = {"members": members}
+        if self.chance.random() < 0.4:
+            group["expires"] = {members[0]: self.chance.choice(DAYS)}
+        if self.chance.random() < 0.2:
+            group["not_before"] = {members[-1]: self.chance.choice(DAYS)}
+        file[self.chance.choice(list(file) or ["all"])] = group
+
+    def change_policies(self) -> None:
+        policies = self.files["policies/all.yaml"]
+        groups = [n for path, found in self.files.items() if path.startswith("groups") for n in found]
+        name = f"p{self.chance.randint(0, 7)}"
+        if policies and self.chance.random() < 0.2:
+            policies.pop(self.chance.choice(list(policies)))
+            return
+        _, client = self.some()
+        sources = ["all-clients", f"client:{client}", *(f"group:{group}" for group in groups)]
+        found = {
+            "from": self.chance.sample(sources, min(len(sources), self.chance.choice([1, 1, 2]))),
+            "to": self.chance.sample(["resource:web", "resource:db", *PREFIXES], self.chance.choice([1, 1, 2])),
+            "ports": self.chance.choice([["any"], ["tcp/80"], ["udp/50-60", "tcp/1-1024"]]),
+            "action": self.chance.choice(["allow", "allow", "allow", "deny"]),
+        }
+        if self.chance.random() < 0.2:
+            found["expires"] = self.chance.choice(DAYS)
+        policies[name] = found
+
+    def write_in_a_careful_form(self) -> None:
+        path = f"clients/{self.chance.choice('abc')}.yaml"
+        self.raw[path] = "# \u00e9 \n" + _text(self.files[path])
+
+    def write_strangely(self) -> None:
+        self.raw[f"clients/{self.chance.choice('abcd')}.yaml"] = self.chance.choice(
+            ["", "# nothing\n", "x: &a {}\n", "- no\n", "bad: {public_key: [\n", "\tx: y\n"]
+        )
+
+    def change_a_gateway(self) -> None:
+        gateway = self.files["gateways/all.yaml"]["gw4"]
+        gateway["networks"] = [self.chance.choice(["10.50.0.0/16", "10.51.0.0/16"])]
+
+    def test_access(self) -> None:
+        _, name = self.some()
+        self.raw["tests/all.yaml"] = f"- {{from: client:{name}, to: 10.20.0.9, port: icmp, expect: deny}}\n"
+
+    def content(self) -> dict[str, str]:
+        found = {path: _text(one) for path, one in self.files.items() if one}
+        return {**found, **self.raw}
+
+    def write(self, root: Path) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        for path, text in self.content().items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+
+
+def _text(objects: dict[str, Any]) -> str:
+    return "".join(f"{name}: {_flow(value)}\n" for name, value in objects.items())
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_flow(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return f'"{value}"' if ":" in value or "/" in value or "=" in value or " " in value else value
+
+
+GENTLE: list[Callable[[Universe], None]] = [
+    *(Universe.add_client, Universe.remove_client, Universe.remove_a_stranger, Universe.change_key),
+    *(Universe.change_address, Universe.change_gateways, Universe.move_client, Universe.rename_client),
+    *(Universe.swap_addresses, Universe.reorder),
+]
+HARSH: list[Callable[[Universe], None]] = [
+    *(Universe.take_a_key, Universe.take_the_other_spelling_of_a_key, Universe.take_a_gateways_key),
+    *(Universe.take_an_address, Universe.take_a_name, Universe.leave_the_overlay),
+    *(Universe.list_an_unknown_gateway, Universe.break_a_client, Universe.change_groups),
+    *(Universe.change_policies, Universe.write_in_a_careful_form, Universe.write_strangely),
+    *(Universe.change_a_gateway, Universe.test_access),
+]
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("TIDEGATE_CACHE", raising=False)
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Hold of each run with a cache whether it was made in steps."""
+    found: list[bool] = []
+    real = stepwise.both
+
+    def both(*args: Any) -> Any:
+        made = real(*args)
+        found.append(made is not None)
+        return made
+
+    monkeypatch.setattr(pipeline.stepwise, "both", both)
+    return found
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command: status, stdout, stderr."""
+
+    def tell(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = run(list(map(str, args)))
+        return (status, *capsys.readouterr())
+
+    yield tell
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_plan_in_steps_is_the_plan(tmp_path: Path, told: Run, steps: list[bool], seed: int) -> None:
+    universe = Universe(seed)
+    chance = random.Random(seed)
+    old, new, cache = tmp_path / "old", tmp_path / "new", tmp_path / "cache"
+    for _ in range(40):
+        universe.write(old)
+        before = (json.dumps(universe.files), dict(universe.raw))
+        for _ in range(chance.choice([0, 1, 1, 1, 2, 5])):
+            chance.choice(GENTLE if chance.random() < 0.85 else HARSH)(universe)
+        universe.write(new)
+        sides = (old, new) if chance.random() < 0.8 else (new, old)
+        form = ("--format", chance.choice(FORMS))
+        whole = told("plan", *sides, *form)
+        assert told("plan", *sides, *form, "--cache", cache) == whole
+        if whole[0] == 1 or chance.random() < 0.3:  # back to where all was well
+            universe.files, universe.raw = json.loads(before[0]), before[1]
+    assert sum(steps) > 8
+    assert not all(steps)
