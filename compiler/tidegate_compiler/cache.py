@@ -6,8 +6,8 @@
 The MAC is over the line of JSON, and the digests in it are those of the entries, so that one of them is believed without
 a look at the others. A key names what an entry was made of:
 
-    clients SHA-256, groups SHA-256     the rows of the file with these bytes
-    step ...                            what `stepwise` keeps of the last inventory that was right
+    KIND SHA-256    the content of the file with these bytes: of clients and groups rows, of others their objects
+    step ...        what `stepwise` keeps of the last inventory that was right
 
 A cache only saves time. It is keyed by content, so it is never out of date. One that is damaged, made by another
 version, by another user or on another machine is passed over as if it were not there. `verify` and `publish` never
@@ -23,12 +23,13 @@ import os
 import secrets
 import stat
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tidegate_compiler import cachedrows
-from tidegate_compiler.sheets import Rows
+from tidegate_compiler.quick import KINDS
 from tidegate_schema import __version__, validation
 
 FILE = "rows"
@@ -67,20 +68,28 @@ class Cache:
         """Keep an entry."""
         self._new[key] = data
 
+    def use(self, keys: Iterable[str]) -> None:
+        """Keep entries that are there, without a look at them."""
+        self._used.update(keys)
+
+    def use_all_but(self, keys: Collection[str]) -> None:
+        """Keep all entries that are there but these."""
+        self._used = set(self.keys()).difference(keys)
+
     def leave(self) -> None:
         """Let everything stay as it was."""
         self._new.clear()
 
-    def rows(self, kind: str, digest: str) -> Rows | None:
-        """Return the rows of a file of a kind, given the SHA-256 of its bytes; None when they are not known."""
+    def content(self, kind: str, digest: str) -> Any:
+        """Return the content of a file of a kind, given the SHA-256 of its bytes; None when it is not known."""
         data = self.get(f"{kind} {digest}")
         with suppress(ValueError):
             return None if data is None else cachedrows.decode(kind, data)
         return None
 
-    def keep(self, kind: str, digest: str, rows: Rows) -> None:
-        """Keep the rows of a file."""
-        self.put(f"{kind} {digest}", cachedrows.encode(kind, rows))
+    def keep(self, kind: str, digest: str, content: cachedrows.Content) -> None:
+        """Keep the content of a file."""
+        self.put(f"{kind} {digest}", cachedrows.encode(kind, content))
 
     def save(self) -> None:
         """Write what this run used, if it is not there yet. A cache that cannot be written is none."""
@@ -162,7 +171,7 @@ def _made_by() -> str:
 
     A working copy changes without a new version, so that its files count as well.
     """
-    schemas = [validation.schema(kind) for kind in sorted(cachedrows.READERS)]
+    schemas = [validation.schema(kind) for kind in sorted(KINDS)]
     with os.scandir(_PACKAGE) as top, os.scandir(_PACKAGE / "check") as check:
         files = sorted(
             (entry.name, found.st_size, found.st_mtime_ns)

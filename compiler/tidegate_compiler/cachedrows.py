@@ -1,7 +1,8 @@
-"""Rows as the cache keeps them: a JSON document of each file, checked as it is read.
+"""Files as the cache keeps them: a JSON document of each, checked as it is read.
 
     clients  {names, keys, addresses, shape, list, shapes, lists}   keys and addresses packed, in base64
     groups   {names, members, not_before, expires}                  members one to a line
+    others   their objects, as `quick` reads them
 
 What is read holds no more than a file that its schema has accepted could: names are names, keys have their length.
 """
@@ -13,25 +14,34 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from tidegate_compiler.model import ClientRow, GroupRow
+from tidegate_compiler.quick import Objects
 from tidegate_compiler.sheets import Rows
+from tidegate_schema import validation
 from tidegate_schema.keys import KEY_BYTES, LOW_ORDER_KEYS
 from tidegate_schema.names import NAME_PATTERN
 
+Content: TypeAlias = Objects | Rows
 _NAMES = re.compile(rf"{NAME_PATTERN}(?:\n{NAME_PATTERN})*")
 
 
-def encode(kind: str, rows: Rows) -> bytes:
-    """Return the rows of a kind as bytes."""
-    return json.dumps(WRITERS[kind](rows), separators=(",", ":")).encode("ascii")
+def encode(kind: str, content: Content) -> bytes:
+    """Return the content of a file of a kind as bytes."""
+    written = WRITERS[kind](content) if kind in WRITERS else content
+    return json.dumps(written, separators=(",", ":")).encode("ascii")
 
 
-def decode(kind: str, data: bytes) -> Rows:
-    """Return the rows that `encode` made bytes of; ValueError for anything else."""
+def decode(kind: str, data: bytes) -> Any:
+    """Return the content that `encode` made bytes of; ValueError for anything else."""
     try:
-        return READERS[kind](json.loads(data))
+        read = json.loads(data)
+        if kind in READERS:
+            return READERS[kind](read)
+        if validation.is_valid(kind, read):
+            return read
+        raise ValueError("no such objects")
     except (KeyError, TypeError, IndexError, AttributeError, RecursionError):
         raise ValueError("no rows") from None
 

@@ -74,7 +74,7 @@ def load(
     """Parse every file; the documents in order of their paths, and every problem. Never raises.
 
     The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
-    inventory: a file that is there with the same bytes is not parsed again, nor is one whose rows are in `cache`.
+    inventory: a file that is there with the same bytes is not parsed again, nor is one whose content is in `cache`.
     """
     kept = {d.file: d for d in like if isinstance(d, Document) and d.data and d.data == files.get(d.file)}
     known = {
@@ -90,9 +90,9 @@ def load(
         if file not in careful and file not in known and file not in kept and _kind(file) in quick.KINDS
     ]
     if cache is not None:
-        digests = {file: sha256(files[file]).hexdigest() for file in quickly if _kind(file) in sheets.KINDS}
-        rows = {file: cache.rows(_kind(file), digest) for file, digest in digests.items()}
-        known |= {file: found for file, found in rows.items() if found is not None}
+        digests = {file: sha256(files[file]).hexdigest() for file in quickly}
+        kept_content = {file: cache.content(_kind(file), digest) for file, digest in digests.items()}
+        known |= {file: found for file, found in kept_content.items() if found is not None}
         quickly = [file for file in quickly if file not in known]
     parsed = parallel.each(
         lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]), "loading"
@@ -100,7 +100,7 @@ def load(
     contents = known | dict(zip(quickly, parsed, strict=True))
     if cache is not None:
         for file in quickly:
-            if contents[file] is not None and file in digests:
+            if contents[file] is not None:
                 cache.keep(_kind(file), digests[file], contents[file])
     for file, data in track("loading", sorted(files.items())):
         content = contents.get(file)

@@ -88,7 +88,15 @@ def compile_files(
     content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, cache: Cache | None = None
 ) -> Compiled | Checked:
     """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
-    return _compiled(content, validate_files(content, unreadable, cache=cache))
+    documents, checked = _judged(content, unreadable or [], cache=cache)
+    compiled = _compiled(content, checked)
+    if cache is not None and isinstance(compiled, Compiled):
+        _remember(cache, content, documents, compiled)
+    return compiled
+
+
+def _remember(cache: Cache, content: Mapping[str, bytes], documents: Documents, compiled: Compiled) -> None:
+    stepwise.remember(cache, files.digests(content), documents, compiled.fleet, compiled.diagnostics)
 
 
 def compile_both(
@@ -117,7 +125,7 @@ def compile_both(
         first = _compiled(old[0], before)
         second = _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
         if cache is not None and isinstance(second, Compiled):
-            stepwise.remember(cache, stepwise.digests(new[0]), theirs, second.fleet, second.diagnostics)
+            _remember(cache, new[0], theirs, second)
         return first, second
 
 
@@ -131,7 +139,8 @@ def _compiled(
 
 
 def _of_part(part: Part) -> Compiled:
-    return Compiled(part.fleet.inventory, part.fleet, "", part.warnings, part.others)
+    digest = files.digest_of(part.digests)
+    return Compiled(part.fleet.inventory, part.fleet, digest, part.warnings, part.others)
 
 
 def validate(

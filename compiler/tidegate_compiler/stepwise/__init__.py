@@ -16,7 +16,9 @@ A set of names, keys or addresses is kept as checksums: two may be taken for one
 
 from __future__ import annotations
 
-from tidegate_compiler.stepwise.both import Part as Part
-from tidegate_compiler.stepwise.both import both as both
-from tidegate_compiler.stepwise.both import digests as digests
+from tidegate_compiler.stepwise.changes import Change as Change
+from tidegate_compiler.stepwise.changes import change as change
+from tidegate_compiler.stepwise.changes import write as write
+from tidegate_compiler.stepwise.parts import Part as Part
+from tidegate_compiler.stepwise.parts import both as both
 from tidegate_compiler.stepwise.record import remember as remember

@@ -14,7 +14,7 @@ from tidegate_compiler.cache import Cache
 from tidegate_compiler.check.read import read
 from tidegate_compiler.load import Document, Documents, QuickDocument, load
 from tidegate_compiler.diagnostics import Where
-from tidegate_compiler.model import Client, ClientRow, GroupRow, Inventory, Lazily
+from tidegate_compiler.model import Client, ClientRow, Group, GroupRow, Inventory, Lazily
 from tidegate_compiler.stepwise.record import Record
 
 _KINDS = ("overlay.yaml", "gateways", "resources", "policies")
@@ -34,10 +34,14 @@ class _Cut(QuickDocument):
 class Around:
     """Everything in an inventory that is right but its clients and tests, read as far as somebody asks."""
 
-    def __init__(self, content: Mapping[str, bytes]) -> None:
+    def __init__(self, content: Mapping[str, bytes], cache: Cache) -> None:
         """Take an inventory's files."""
-        self._documents, _ = load({file: data for file, data in content.items() if file.partition("/")[0] in _KINDS})
-        self.inventory: Inventory = read(tuple(d for d in self._documents if d.kind in ("overlay", "gateways")), [], set())
+        self._documents, _ = load(
+            {file: data for file, data in content.items() if file.partition("/")[0] in _KINDS}, cache=cache
+        )
+        self.inventory: Inventory = read(
+            tuple(d for d in self._documents if d.kind in ("overlay", "gateways")), [], set()
+        )
 
     def of(self, cache: Cache, record: Record, gateways: Collection[str], changed: int) -> Inventory | None:
         """Return what concerns some gateways, and the groups with no more members than clients have changed.
@@ -56,7 +60,7 @@ class Around:
         resources = read(self._some("resources", named), [], set()).resources
         return replace(
             self.inventory,
-            groups=Lazily(groups, groups.__getitem__, {}),
+            groups=Lazily(groups, _nobody_asks, {}),
             resources=resources,
             policies=policies.policies,
             has_policy=policies.has_policy,
@@ -79,13 +83,20 @@ def _groups(cache: Cache, record: Record, names: Collection[str]) -> dict[str, G
         of_file.setdefault(record.groups[name][0], []).append(name)
     found: dict[str, GroupRow] = {}
     for file, own in of_file.items():
-        rows: Any = cache.rows("groups", record.files[file])
+        rows: Any = cache.content("groups", record.files[file])
         if rows is None:
             return None
         found.update((name, rows[name]) for name in own)
     return dict(sorted(found.items()))
 
 
-def with_clients(around: Inventory, rows: Mapping[str, ClientRow], objects: Mapping[str, Client]) -> Inventory:
+def _nobody_asks(name: str) -> Group:
+    """Refuse to make a group: what looks at some that nobody has changed reads rows."""
+    raise LookupError(name)
+
+
+def with_clients(
+    around: Inventory, rows: Mapping[str, ClientRow], objects: Mapping[str, Client]
+) -> Inventory:
     """Return an inventory with these clients, of which `objects` has those that somebody may ask for."""
     return replace(around, clients=Lazily(dict(sorted(rows.items())), objects.__getitem__, {}))

@@ -1,9 +1,9 @@
 """What is kept of an inventory that is right, for the next run to step from.
 
-    step inventory      JSON: the digests of its files, its warnings, what is said of its groups and policies
-    step taken          checksums of all clients' names, keys and addresses, sorted, 4 bytes each
-    step referred       checksums of all clients' names that a group, a policy or a test refers to
-    step of GATEWAYS    the rows of the clients with exactly this list of gateways
+step inventory      JSON: the digests of its files, its warnings, what is said of its groups and policies
+step taken          checksums of all clients' names, keys and addresses, sorted, 4 bytes each
+step referred       checksums of all clients' names that a group, a policy or a test refers to
+step of GATEWAYS    the rows of the clients with exactly this list of gateways
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 from tidegate_compiler import cachedrows
@@ -26,6 +25,9 @@ from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.load import Documents, QuickDocument
 from tidegate_compiler.model import ALL_CLIENTS, ClientRow, From, Inventory
 from tidegate_compiler.resolve import Fleet
+
+if TYPE_CHECKING:
+    from tidegate_compiler.stepwise.parts import Part
 
 INVENTORY, TAKEN, REFERRED, OF = "step inventory", "step taken", "step referred", "step of "
 _MOST_LISTS = 4096
@@ -66,6 +68,13 @@ class Checksums:
         """Return how many there are of one."""
         return bisect_right(self._sorted, value) - bisect_left(self._sorted, value)
 
+    def change(self, gone: Iterable[int], new: Iterable[int]) -> None:
+        """Leave out those that are gone, and take in new ones."""
+        for value in gone:
+            del self._sorted[bisect_left(self._sorted, value)]
+        for value in new:
+            self._sorted.insert(bisect_left(self._sorted, value), value)
+
     def data(self) -> bytes:
         """Return them as bytes."""
         return self._sorted.tobytes()
@@ -85,18 +94,26 @@ def name_sum(name: str) -> int:
     return crc32(name.encode("ascii"))
 
 
-def remember(cache: Cache, digests: Mapping[str, str], documents: Documents, fleet: Fleet, warnings: tuple[Diagnostic, ...]) -> None:
+def remember(
+    cache: Cache,
+    digests: Mapping[str, str],
+    documents: Documents,
+    fleet: Fleet,
+    warnings: tuple[Diagnostic, ...],
+) -> None:
     """Keep an inventory that was made from `documents` and is right, if every file of clients and groups is one of rows.
 
     `digests` are the SHA-256 of its files, by path.
     """
     inventory = fleet.inventory
+    known = read(cache)
+    if known is not None and known.files == digests:
+        cache.use(key for key in cache.keys() if key.startswith((INVENTORY, TAKEN, REFERRED, OF)))
+        return
     sheets = [document for document in documents if document.kind in cachedrows.READERS]
     if not all(isinstance(sheet, QuickDocument) for sheet in sheets):
         return
-    by_list: dict[tuple[str, ...], dict[str, ClientRow]] = {}
-    for name, row in inventory.client_rows.items():
-        by_list.setdefault(row[2], {})[name] = row
+    by_list = _by_list(inventory)
     if len(by_list) > _MOST_LISTS:
         return
     groups = {
@@ -111,15 +128,48 @@ def remember(cache: Cache, digests: Mapping[str, str], documents: Documents, fle
         digests,
         warnings,
         len(inventory.client_rows),
-        max((sum(groups[one.name][1] if one.kind == "group" else 1 for one in of) for of in limited), default=0),
+        max(
+            (sum(groups[one.name][1] if one.kind == "group" else 1 for one in of) for of in limited),
+            default=0,
+        ),
         groups,
         {name: fleet.reaching(name) for name in inventory.gateways},
     )
-    write(cache, record)
+    _write(cache, record)
     cache.put(TAKEN, Checksums(claims(inventory.client_rows)).data())
-    cache.put(REFERRED, Checksums(map(name_sum, _referred(inventory, chain.from_iterable(selections)))).data())
+    cache.put(
+        REFERRED, Checksums(map(name_sum, _referred(inventory, chain.from_iterable(selections)))).data()
+    )
+    _write_lists(cache, by_list)
+
+
+def follow(cache: Cache, record: Record, part: Part) -> None:
+    """Keep the inventory that a part is of instead of the one that it has been made from."""
+    changed = {path for path, digest in record.files.items() if part.digests.get(path) != digest}
+    lists = {key for key in cache.keys() if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
+    cache.use_all_but(lists | {f"clients {record.files[path]}" for path in changed})
+    taken = checksums(cache, TAKEN)
+    assert taken is not None
+    taken.change(claims(part.step.before), claims(part.step.after))
+    cache.put(TAKEN, taken.data())
+    _write_lists(cache, _by_list(part.fleet.inventory))
+    _write(cache, replace(record, files=part.digests, clients=part.others + len(part.fleet.clients)))
+
+
+def _by_list(inventory: Inventory) -> dict[tuple[str, ...], dict[str, ClientRow]]:
+    found: dict[tuple[str, ...], dict[str, ClientRow]] = {}
+    for name, row in inventory.client_rows.items():
+        found.setdefault(row[2], {})[name] = row
+    return found
+
+
+def _write_lists(cache: Cache, by_list: Mapping[tuple[str, ...], Mapping[str, ClientRow]]) -> None:
     for gateways, rows in by_list.items():
         cache.put(OF + " ".join(gateways), cachedrows.encode("clients", rows))
+
+
+def _list(key: str) -> list[str]:
+    return key.removeprefix(OF).split(" ")
 
 
 def _referred(inventory: Inventory, sources: Iterable[From]) -> set[str]:
@@ -128,11 +178,14 @@ def _referred(inventory: Inventory, sources: Iterable[From]) -> set[str]:
     return {one.name for one in every if one.kind == "client"}.union(*members)
 
 
-def write(cache: Cache, record: Record) -> None:
+def _write(cache: Cache, record: Record) -> None:
     """Keep the record itself."""
     told = [
         record.files,
-        [[one.where.file, one.where.line, one.where.column, one.code, one.message] for one in record.warnings],
+        [
+            [one.where.file, one.where.line, one.where.column, one.code, one.message]
+            for one in record.warnings
+        ],
         record.clients,
         record.widest,
         record.groups,
@@ -162,7 +215,7 @@ def clients_of(cache: Cache, gateways: Iterable[str]) -> dict[str, ClientRow] | 
     wanted = set(gateways)
     found: dict[str, ClientRow] = {}
     for key in list(cache.keys()):
-        if key.startswith(OF) and not wanted.isdisjoint(key.removeprefix(OF).split(" ")):
+        if key.startswith(OF) and not wanted.isdisjoint(_list(key)):
             data = cache.get(key)
             if data is None:
                 return None
@@ -177,13 +230,8 @@ def rows_of_files(cache: Cache, kind: str, digests: Iterable[str]) -> dict[str, 
     """Return the rows of all these files of a kind; None when some are not known."""
     found: dict[str, Any] = {}
     for digest in digests:
-        rows = cache.rows(kind, digest)
+        rows = cache.content(kind, digest)
         if rows is None:
             return None
         found.update(rows)
     return found
-
-
-def count(values: Iterable[int]) -> Counter[int]:
-    """Return how often each checksum comes."""
-    return Counter(values)

@@ -49,10 +49,17 @@ class Step:
         """Return the names of all clients that differ."""
         return {*self.before, *self.after}
 
+    @property
+    def gateways(self) -> set[str]:
+        """Return the gateways that some of them list, before or after."""
+        return {gateway for rows in (self.before, self.after) for row in rows.values() for gateway in row[2]}
+
 
 def differing(record: Record, digests: Mapping[str, str]) -> set[str] | None:
     """Return the files that differ from those that are kept; None when others than files of clients do."""
-    paths = {path for path in record.files.keys() | digests.keys() if record.files.get(path) != digests.get(path)}
+    paths = {
+        path for path in record.files.keys() | digests.keys() if record.files.get(path) != digests.get(path)
+    }
     return paths if all(path.startswith("clients/") for path in paths) else None
 
 

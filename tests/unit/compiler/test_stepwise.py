@@ -221,7 +221,9 @@ class Universe:
         sources = ["all-clients", f"client:{client}", *(f"group:{group}" for group in groups)]
         found = {
             "from": self.chance.sample(sources, min(len(sources), self.chance.choice([1, 1, 2]))),
-            "to": self.chance.sample(["resource:web", "resource:db", *PREFIXES], self.chance.choice([1, 1, 2])),
+            "to": self.chance.sample(
+                ["resource:web", "resource:db", *PREFIXES], self.chance.choice([1, 1, 2])
+            ),
             "ports": self.chance.choice([["any"], ["tcp/80"], ["udp/50-60", "tcp/1-1024"]]),
             "action": self.chance.choice(["allow", "allow", "allow", "deny"]),
         }
