@@ -111,6 +111,10 @@ class Stamps:
                 found.add(position)
         return found
 
+    def cut(self, cut: slice) -> Stamps:
+        """Return those at some positions."""
+        return Stamps([column[cut] for column in self._columns])
+
     def replace(self, position: int, other: Stamps, of: int) -> None:
         """Take the stamps at a position of another; at the position behind the last one, add them."""
         for mine, theirs in zip(self._columns, other._columns, strict=True):

@@ -21,6 +21,8 @@ from tidegate_compiler.stepwise.record import Record
 if TYPE_CHECKING:
     from tidegate_compiler.pipeline import Compiled
 
+_SHARE = 0.7
+"""Of the output, that another process looks at while this one reads the inventory and makes what has changed."""
 _LARGE = 20_000  # hosts; a fork costs as much as a look at some thousand
 
 
@@ -90,7 +92,7 @@ def _change(cache: Cache, record: Record, note: Note, inventory: Path, root: int
         return None
     settled = note.settled(root, now)  # before anybody reads them
     is_large = sum(map(len, note.names.values())) >= _LARGE
-    with parallel.beside(lambda: note.doubtful(root), is_large) as doubtful:
+    with parallel.beside(lambda: note.doubtful(root, 0, _SHARE), is_large) as doubtful:
         content, problems = files.read(inventory)
         part = None if problems else one(cache, record, content)
         if part is None:
@@ -102,7 +104,7 @@ def _change(cache: Cache, record: Record, note: Note, inventory: Path, root: int
         clients = sorted({*note.names["client"], *part.step.after} - gone)
         gateways = sorted(note.names["gateway"])
         first = manifest(part.fleet.name, files.digest_of(part.digests), clients, gateways)
-        touched = set(doubtful())
+        touched = {*note.doubtful(root, _SHARE, 1), *doubtful()}
     if not touched <= made.keys() | removed:  # to mend them takes all that they hold
         return None
     return Change(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -93,14 +93,16 @@ class Note:
             return False
         return _digest(root, MANIFEST) == self.manifest
 
-    def doubtful(self, root: int) -> list[str]:
-        """Return the hosts, "kind/name" each, that somebody may have touched."""
+    def doubtful(self, root: int, begin: float = 0, end: float = 1) -> list[str]:
+        """Return the hosts, "kind/name" each, that somebody may have touched, of those between two shares of each kind."""
         found = []
-        for kind, names in self.names.items():
+        for kind, every in self.names.items():
+            cut = slice(round(begin * len(every)), round(end * len(every)))
+            names = every[cut]
             stamps = _stamps(root, kind, names, self.files[kind])
             touched = set(range(len(names))) if stamps is None else set()
             for file, now in (stamps or {}).items():
-                touched |= self.stamps[kind][file].differing(now)
+                touched |= self.stamps[kind][file].cut(cut).differing(now)
             found += [f"{kind}/{names[position]}" for position in touched]
         return [host for host in found if not self._is_as_noted(root, host)]
 
@@ -186,7 +188,7 @@ def _place(root: int) -> list[int]:
     return [found.st_dev, found.st_ino]
 
 
-def _stamps(root: int, kind: str, names: Iterable[str], files: Iterable[str]) -> dict[str, Stamps] | None:
+def _stamps(root: int, kind: str, names: Sequence[str], files: Iterable[str]) -> dict[str, Stamps] | None:
     """Return the stamps of hosts' folders and files in an opened output; None where the kind has no folder."""
     try:
         folder = os.open(kind, _READ | os.O_DIRECTORY, dir_fd=root)
@@ -198,8 +200,13 @@ def _stamps(root: int, kind: str, names: Iterable[str], files: Iterable[str]) ->
         os.close(folder)
 
 
-def _paths(names: Iterable[str], file: str) -> list[bytes]:
-    return [f"{name}/{file}".encode() for name in names] if file else [name.encode() for name in names]
+def _paths(names: Sequence[str], file: str) -> list[bytes]:
+    """Return the paths of hosts' folders, or of a file in each of them; at once, since there may be many."""
+    text = "\n".join(names).encode("ascii")
+    if file:
+        end = f"/{file}".encode("ascii")
+        text = text.replace(b"\n", end + b"\n") + end
+    return text.split(b"\n") if names else []
 
 
 def _is_there(root: int, path: str) -> bool:

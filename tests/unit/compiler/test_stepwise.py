@@ -1,19 +1,22 @@
-"""Steps from the last inventory say what whole runs say, whatever happens to the inventory, the output and the cache."""
+"""Steps from the last inventory say what whole runs say, whatever happens to inventory, output and cache."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tidegate_compiler import pipeline, stepwise
+from tidegate_compiler import stepwise
 from tidegate_schema.cli import run
 
 FORMS = ("text", "json", "markdown")
@@ -295,14 +298,21 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Hold of each run with a cache whether it was made in steps."""
     found: list[bool] = []
-    real = stepwise.both
+    both, change = stepwise.both, stepwise.change
 
-    def both(*args: Any) -> Any:
-        made = real(*args)
+    def noted_both(*args: Any) -> Any:
+        made = both(*args)
         found.append(made is not None)
         return made
 
-    monkeypatch.setattr(pipeline.stepwise, "both", both)
+    @contextmanager
+    def noted_change(*args: Any) -> Iterator[Any]:
+        with change(*args) as made:
+            found.append(made is not None)
+            yield made
+
+    monkeypatch.setattr(stepwise, "both", noted_both)
+    monkeypatch.setattr(stepwise, "change", noted_change)
     return found
 
 
@@ -310,7 +320,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+def told(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command: status, stdout, stderr."""
 
     def tell(*args: object) -> tuple[int, str, str]:
@@ -318,7 +328,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
         status = run(list(map(str, args)))
         return (status, *capsys.readouterr())
 
-    yield tell
+    return tell
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -339,4 +349,176 @@ def test_a_plan_in_steps_is_the_plan(tmp_path: Path, told: Run, steps: list[bool
         if whole[0] == 1 or chance.random() < 0.3:  # back to where all was well
             universe.files, universe.raw = json.loads(before[0]), before[1]
     assert sum(steps) > 8
+    assert not all(steps)
+
+
+# What somebody may do to an output between two runs.
+
+
+def _touch(file: Path, _: random.Random) -> None:
+    file.touch()
+
+
+def _rewrite(file: Path, _: random.Random) -> None:
+    """Change it, with the size and the times that it had."""
+    data, was = bytearray(file.read_bytes()), file.stat()
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+
+def _swap(file: Path, chance: random.Random) -> None:
+    other = chance.choice(sorted(file.parent.parent.glob(f"*/{file.name}")))
+    aside = file.with_name("aside")
+    file.rename(aside)
+    if other != file:
+        other.rename(file)
+    aside.rename(other)
+
+
+def _cut(file: Path, _: random.Random) -> None:
+    file.write_bytes(b"")
+
+
+def _remove(file: Path, _: random.Random) -> None:
+    file.unlink()
+
+
+def _remove_host(file: Path, _: random.Random) -> None:
+    shutil.rmtree(file.parent)
+
+
+def _remove_kind(file: Path, _: random.Random) -> None:
+    shutil.rmtree(file.parent.parent)
+
+
+def _add_a_file(file: Path, _: random.Random) -> None:
+    (file.parent / "stray").write_text("x")
+
+
+def _add_a_host(file: Path, _: random.Random) -> None:
+    (file.parent.parent / "stray").mkdir()
+    (file.parent.parent / "stray/wg0.conf").write_text("x")
+
+
+def _link_the_file(file: Path, _: random.Random) -> None:
+    file.rename(file.parents[3] / "elsewhere")
+    file.symlink_to(file.parents[3] / "elsewhere")
+
+
+def _link_the_host(file: Path, _: random.Random) -> None:
+    """The file itself stays as it is, and so does the folder that it is in."""
+    shutil.rmtree(file.parents[3] / "folder", ignore_errors=True)
+    file.parent.rename(file.parents[3] / "folder")
+    file.parent.symlink_to(file.parents[3] / "folder")
+
+
+def _a_file_for_a_host(file: Path, _: random.Random) -> None:
+    shutil.rmtree(file.parent)
+    file.parent.write_text("x")
+
+
+def _mark(file: Path, _: random.Random) -> None:
+    (file.parents[2] / ".incomplete").touch()
+
+
+def _another_manifest(file: Path, _: random.Random) -> None:
+    (file.parents[2] / "manifest.json").write_text("{}")
+
+
+def _no_manifest(file: Path, _: random.Random) -> None:
+    (file.parents[2] / "manifest.json").unlink()
+
+
+def _another_output(file: Path, _: random.Random) -> None:
+    shutil.copytree(file.parents[2], file.parents[3] / "copy")
+    shutil.rmtree(file.parents[2])
+    (file.parents[3] / "copy").rename(file.parents[2])
+
+
+TAMPERINGS = [
+    *(_touch, _rewrite, _rewrite, _swap, _cut, _remove, _remove_host, _remove_kind, _add_a_file, _add_a_host),
+    *(
+        _link_the_file,
+        _link_the_host,
+        _a_file_for_a_host,
+        _mark,
+        _another_manifest,
+        _no_manifest,
+        _another_output,
+    ),
+]
+
+
+def tamper(place: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    files = sorted(path for path in place.glob("out/*/*/*") if path.is_file())
+    if files:
+        chance.choice(TAMPERINGS)(chance.choice(files), chance)
+
+
+def spoil(cache: Path, chance: random.Random) -> None:
+    """Do to a cache what makes it one that is passed over, in part or as a whole."""
+    rows = cache / "rows"
+    if not rows.is_file():
+        return
+    data = bytearray(rows.read_bytes())
+    match chance.randrange(4):
+        case 0:
+            rows.unlink()
+        case 1:
+            rows.write_bytes(data[: len(data) // 2])
+        case _:  # most of it are entries, each of which may be one that is needed
+            data[chance.randrange(len(data))] ^= 1
+            rows.write_bytes(data)
+
+
+def tree(root: Path) -> dict[str, bytes | str]:
+    """Return everything below a directory: a file's bytes, where a link leads, "" for a folder."""
+    return {
+        str(path.relative_to(root)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else ""
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_an_output_in_steps_is_the_output(
+    tmp_path: Path, told: Run, steps: list[bool], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    universe = Universe(seed)
+    chance = random.Random(seed)
+    inventory, cache = tmp_path / "inv", tmp_path / "cache"
+    places = [tmp_path / "whole", tmp_path / "steps"]
+    for place in places:
+        place.mkdir()
+    for _ in range(30):
+        before = (json.dumps(universe.files), dict(universe.raw))
+        for _ in range(chance.choice([0, 1, 1, 1, 2, 4])):
+            chance.choice(GENTLE if chance.random() < 0.95 else HARSH)(universe)
+        universe.write(inventory)
+        if chance.random() < 0.1:
+            spoil(cache, chance)
+        if chance.random() < 0.4:
+            time.sleep(0.06)  # so that what was written is settled
+        harm = chance.randrange(1 << 30) if chance.random() < 0.2 else None
+        found = []
+        for place, more in zip(places, ((), ("--cache", cache)), strict=True):
+            if harm is not None:
+                tamper(place, harm)
+            monkeypatch.chdir(place)
+            form = ("--json",) if seed % 2 else ()
+            found.append((told("compile", inventory, "--out", "out", *form, *more), tree(place)))
+        assert found[1] == found[0]
+        if "elsewhere" in found[0][1]:
+            for place in places:
+                (place / "elsewhere").unlink()
+        if found[0][0][0] == 1:
+            universe.files, universe.raw = json.loads(before[0]), before[1]
+            for place in places if harm is not None else ():
+                shutil.rmtree(place / "out", ignore_errors=True)
+    assert sum(steps) > 4
     assert not all(steps)
