@@ -403,14 +403,14 @@ def _add_a_host(file: Path, _: random.Random) -> None:
 
 def _link_the_file(file: Path, _: random.Random) -> None:
     file.rename(file.parents[3] / "elsewhere")
-    file.symlink_to(file.parents[3] / "elsewhere")
+    file.symlink_to("../../../elsewhere")
 
 
 def _link_the_host(file: Path, _: random.Random) -> None:
     """The file itself stays as it is, and so does the folder that it is in."""
     shutil.rmtree(file.parents[3] / "folder", ignore_errors=True)
     file.parent.rename(file.parents[3] / "folder")
-    file.parent.symlink_to(file.parents[3] / "folder")
+    file.parent.symlink_to("../../folder")
 
 
 def _a_file_for_a_host(file: Path, _: random.Random) -> None:
