@@ -1,17 +1,17 @@
 """What was made of files that were read before: a file with the same bytes is not parsed again.
 
-    DIR/rows        "tidegate rows 2 MADE_BY MAC", then a line of JSON, {key: [offset, length, digest]}, then the entries
+    DIR/rows        "tidegate rows 2 MADE_BY MAC"; a line of JSON, {key: [offset, length, digest]}; the entries
     STATE/cache.key the secret of this user that the MAC is made with; STATE is $XDG_STATE_HOME/tidegate
 
-The MAC is over the line of JSON, and the digests in it are those of the entries, so that one of them is believed without
-a look at the others. A key names what an entry was made of:
+The MAC is over the line of JSON, and the digests in it are those of the entries, so that one of them is
+believed without a look at the others. A key names what an entry was made of:
 
-    KIND SHA-256    the content of the file with these bytes: of clients and groups rows, of others their objects
+    KIND SHA-256    the content of the file with these bytes: of clients and groups rows, else its objects
     step ...        what `stepwise` keeps of the last inventory that was right
 
-A cache only saves time. It is keyed by content, so it is never out of date. One that is damaged, made by another
-version, by another user or on another machine is passed over as if it were not there. `verify` and `publish` never
-read one.
+A cache only saves time. It is keyed by content, so it is never out of date. One that is damaged, made by
+another version, by another user or on another machine is passed over as if it were not there. `verify` and
+`publish` never read one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Cache:
         self._used: set[str] = set()
         self._new: dict[str, bytes] = {}
 
-    def keys(self) -> Iterable[str]:
+    @property
+    def there(self) -> Collection[str]:
         """Return the keys of the entries that were there when it was opened."""
         return self._old.table.keys() if self._old else ()
 
@@ -74,7 +75,7 @@ class Cache:
 
     def use_all_but(self, keys: Collection[str]) -> None:
         """Keep all entries that are there but these."""
-        self._used = set(self.keys()).difference(keys)
+        self._used = set(self.there).difference(keys)
 
     def leave(self) -> None:
         """Let everything stay as it was."""

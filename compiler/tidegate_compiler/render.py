@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tidegate_schema import jsonfile
 from tidegate_schema.wgquick import KEYLESS_POSTUP, Peer

@@ -1,13 +1,13 @@
-"""What the kernel says of many files: enough to tell that nobody has touched one, so that it need not be read again.
+"""What the kernel says of many files, so that one that nobody has touched need not be read again.
 
-statx(2) fills a structure of 256 bytes for each path, the same on every machine (linux/stat.h). What counts is cut out of
-all of them at once, in columns:
+statx(2) fills a structure of 256 bytes for each path, the same on every machine (linux/stat.h). What counts
+is cut out of all of them at once, in columns:
 
-    byte 32  inode, 8 bytes        byte 96   ctime, the lower 4 bytes of its seconds    byte 104  and its nanoseconds, 4
-    byte 40  size, 8 bytes         byte 112  mtime, the lower 4 bytes of its seconds    byte 120  and its nanoseconds, 4
+    byte 32, 8 bytes    inode     byte  96, 4 bytes each, 8 apart    ctime: its seconds, modulo 2^32, and nanoseconds
+    byte 40, 8 bytes    size      byte 112                           mtime
 
-A user can set a file's mtime, and never its ctime. Of a hundred thousand files os.stat would take half again as long, to
-make objects that are taken apart at once.
+A user can set a file's mtime, and never its ctime. Of a hundred thousand files os.stat would take half again
+as long, to make objects that are taken apart at once.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ class Stamps:
         return found
 
     def unsettled(self, now: int) -> set[int]:
-        """Return the positions of what is not there, or was changed so shortly before `now`, in nanoseconds of Unix time,
-        that another change of it could leave the same times.
+        """Return the positions of what is not there, or was changed so shortly before `now`, in nanoseconds
+        of Unix time, that another change of it could leave the same times.
         """
         inodes, _, *times = self._columns
         found = set()

@@ -33,8 +33,8 @@ class SourceError(Exception):
 class Side:
     """One side of a plan: its hosts' files and policies, the clients' names by ID, and its inventory if it has one.
 
-    `root` is the directory that places in the inventory are relative to, as people know it. `others` is how many clients
-    there are beside those in `names`, the same ones on both sides.
+    `root` is the directory that places in the inventory are relative to, as people know it. `others` is how many
+    clients there are beside those in `names`, the same ones on both sides.
     """
 
     title: str

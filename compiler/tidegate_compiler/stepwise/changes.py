@@ -1,4 +1,4 @@
-"""A compile into an output that holds the inventory of the last one: what a change of few clients concerns is written."""
+"""A compile into the output of the last one, which writes what a change of few clients concerns."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class Change:
 
 @contextmanager
 def change(cache: Cache, inventory: Path, out: Path, now: int) -> Iterator[Change | None]:
-    """Open an output and compile what has changed; None where the whole run has to follow, be it to say what is wrong.
+    """Open an output and compile what has changed; None where the whole run has to follow.
 
-    `now` is the beginning of the run in nanoseconds of Unix time. Until the block ends, nobody else writes there. Raises
-    OSError when the inventory is no readable directory.
+    `now` is the beginning of the run in nanoseconds of Unix time. Until the block ends, nobody else writes
+    there. Raises OSError when the inventory is no readable directory.
     """
     with ExitStack() as stack:
         found = None

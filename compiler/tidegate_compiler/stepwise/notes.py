@@ -1,12 +1,13 @@
-"""What is noted of an output that holds an inventory: which hosts need not be read to know that they are right.
+"""What is noted of an output, so that most of its hosts need not be read to know that they are right.
 
-    step output              JSON: the directory, the inventory and the manifest, by digest; the unsettled hosts' files
+    step output              JSON: digests of the inventory, the manifest and the unsettled hosts' files
     step hosts KIND          the hosts' names, one to a line
-    step stamps KIND FILE    the stamps of every such host's file, or of its folder, "", in that order
+    step stamps KIND FILE    the stamps of each such host's file, or of its folder, "", in that order
 
-A host is right when its folder and files have the stamps that were noted. They are noted before a run reads the files, or
-leaves them as it trusts them to be, and only if they were settled by then; so any change since has changed them. An unsettled
-host, as is every one that was just written, has the digests of its files noted instead, and is read once more.
+A host is right when its folder and files have the stamps that were noted. They are noted before a run reads
+the files, or leaves them as it trusts them to be, and only if they were settled by then; so any change since
+has changed them. An unsettled host, as is every one that was just written, has the digests of its files noted
+instead, and is read once more.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from tidegate_compiler.cache import Cache
-from tidegate_compiler.output import INCOMPLETE
 from tidegate_compiler.render import MANIFEST
 from tidegate_compiler.stamps import Stamps
 
@@ -35,11 +35,10 @@ Digests = Mapping[str, str]
 class Note:
     """What is noted of one output.
 
-    `place` tells its directory, `inventory` and `manifest` are digests, `files` are the names of the files that each host of
-    a kind has. The stamps of an unsettled host are all zero.
+    `inventory` and `manifest` are digests, `files` are the names of the files that each host of a kind has. The
+    stamps of an unsettled host are all zero.
     """
 
-    place: list[int]
     inventory: str
     manifest: str
     files: dict[str, list[str]]
@@ -56,7 +55,7 @@ class Note:
         each = {kind: list(of) for kind, of in files.items()}
         stamps = {kind: _stamps(root, kind, of, each[kind]) for kind, of in listed.items()}
         found = {kind: of for kind, of in stamps.items() if of is not None}
-        return cls(_place(root), "", "", each, listed, found, {}) if len(found) == len(stamps) else None
+        return cls("", "", each, listed, found, {}) if len(found) == len(stamps) else None
 
     @classmethod
     def read(cls, cache: Cache) -> Note | None:
@@ -64,7 +63,7 @@ class Note:
         data = cache.get(OUTPUT)
         if data is None:
             return None
-        place, inventory, manifest, files, unsettled = json.loads(data)
+        inventory, manifest, files, unsettled = json.loads(data)
         names: dict[str, list[str]] = {}
         stamps: dict[str, dict[str, Stamps]] = {}
         for kind in files:
@@ -76,11 +75,11 @@ class Note:
             stamps[kind] = {file: Stamps.read(one) for file, one in found.items() if one is not None}
             if len(stamps[kind]) != len(found):
                 return None
-        return cls(place, inventory, manifest, files, names, stamps, unsettled)
+        return cls(inventory, manifest, files, names, stamps, unsettled)
 
     def write(self, cache: Cache) -> None:
         """Keep it."""
-        told = [self.place, self.inventory, self.manifest, self.files, self.unsettled]
+        told = [self.inventory, self.manifest, self.files, self.unsettled]
         cache.put(OUTPUT, json.dumps(told).encode("ascii"))
         for kind, names in self.names.items():
             cache.put(_HOSTS + kind, "\n".join(names).encode("ascii"))
@@ -88,13 +87,11 @@ class Note:
                 cache.put(f"{_STAMPS}{kind} {file}", stamps.data())
 
     def is_of(self, root: int) -> bool:
-        """Tell whether this is about an opened output, which no run was cut in and whose manifest is the one noted."""
-        if self.place != _place(root) or _is_there(root, INCOMPLETE):
-            return False
+        """Tell whether an opened output has the manifest that was noted."""
         return _digest(root, MANIFEST) == self.manifest
 
     def doubtful(self, root: int, begin: float = 0, end: float = 1) -> list[str]:
-        """Return the hosts, "kind/name" each, that somebody may have touched, of those between two shares of each kind."""
+        """Return those hosts between two shares of each kind, "kind/name", that somebody may have touched."""
         found = []
         for kind, every in self.names.items():
             cut = slice(round(begin * len(every)), round(end * len(every)))
@@ -109,8 +106,8 @@ class Note:
     def finish(self, inventory: str, files: Mapping[str, bytes], changed: Iterable[str], now: int) -> bool:
         """Say of what inventory the output is by now; False when too much is unsettled to be noted.
 
-        `files` are all that it has, `changed` the paths of those that were written, `now` is the beginning of the run, in
-        nanoseconds of Unix time.
+        `files` are all that it has, `changed` the paths of those that were written, `now` is the beginning of
+        the run, in nanoseconds of Unix time.
         """
         unsettled = {path.rpartition("/")[0] for path in changed}
         for kind, names in self.names.items():
@@ -133,7 +130,7 @@ class Note:
         removed: Iterable[str],
         settled: Mapping[str, Mapping[str, Stamps]],
     ) -> None:
-        """Follow the output to another inventory: hosts with the files that were written, and hosts that are gone.
+        """Follow the output to another inventory, given what was written of hosts, and the ones that are gone.
 
         `settled` are the stamps of unsettled hosts that are settled by now.
         """
@@ -182,12 +179,6 @@ class Note:
         return bool(digests) and _digests(root, host) == digests
 
 
-def _place(root: int) -> list[int]:
-    """Return what tells an opened directory from others."""
-    found = os.fstat(root)
-    return [found.st_dev, found.st_ino]
-
-
 def _stamps(root: int, kind: str, names: Sequence[str], files: Iterable[str]) -> dict[str, Stamps] | None:
     """Return the stamps of hosts' folders and files in an opened output; None where the kind has no folder."""
     try:
@@ -207,14 +198,6 @@ def _paths(names: Sequence[str], file: str) -> list[bytes]:
         end = f"/{file}".encode("ascii")
         text = text.replace(b"\n", end + b"\n") + end
     return text.split(b"\n") if names else []
-
-
-def _is_there(root: int, path: str) -> bool:
-    try:
-        os.stat(path, dir_fd=root, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _digest(root: int, path: str) -> str:

@@ -1,7 +1,8 @@
-"""The part of an inventory that a change of clients concerns: some gateways, and all that their bundles are made of.
+"""The part of an inventory that concerns some gateways: all that their bundles are made of.
 
-Everything in it is what it is in the whole inventory; what is left out are clients that list none of the gateways,
-policies without a destination in their networks, resources and groups that no such policy names, and tests.
+Everything in it is what it is in the whole inventory; what is left out are clients that list none of the
+gateways, policies without a destination in their networks, resources and groups that no such policy names,
+and tests.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import Any
 
 from tidegate_compiler.cache import Cache
 from tidegate_compiler.check.read import read
-from tidegate_compiler.load import Document, Documents, QuickDocument, load
 from tidegate_compiler.diagnostics import Where
+from tidegate_compiler.load import Document, Documents, QuickDocument, load
 from tidegate_compiler.model import Client, ClientRow, Group, GroupRow, Inventory, Lazily
 from tidegate_compiler.stepwise.record import Record
 

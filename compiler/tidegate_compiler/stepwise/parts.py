@@ -22,8 +22,8 @@ from tidegate_compiler.stepwise.step import Step, are_warnings_alike, differing,
 class Part:
     """A part of an inventory that is right; `others` is how many clients are left out of it.
 
-    `step` leads to it from the inventory that is kept, `digests` are the SHA-256 of all files of the inventory, `warnings`
-    are all that it has, and `gateways` are those that the step concerns.
+    `step` leads to it from the inventory that is kept, `digests` are the SHA-256 of all files of the
+    inventory, `warnings` are all that it has, and `gateways` are those that the step concerns.
     """
 
     fleet: Fleet
@@ -35,7 +35,7 @@ class Part:
 
 
 def both(cache: Cache, old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[Part, Part] | None:
-    """Return parts of two inventories that differ as the whole ones do; None when they cannot be told beyond doubt.
+    """Return parts of two inventories that differ as the whole ones do; None where that is not beyond doubt.
 
     Both are given as {path: bytes}. A plan of the parts is the plan of the whole.
     """

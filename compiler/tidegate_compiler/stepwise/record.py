@@ -38,9 +38,9 @@ _MOST_LISTS = 4096
 class Record:
     """An inventory that is right, as far as the next run has to know it.
 
-    `files` are SHA-256 by path. `groups` pairs each group's file and the number of its members. `reaching` names the
-    policies that have a destination in a gateway's networks. `widest` is the most clients that a policy can select that
-    does not name all of them.
+    `files` are SHA-256 by path. `groups` pairs each group's file and the number of its members. `reaching`
+    names the policies that have a destination in a gateway's networks. `widest` is the most clients that a
+    policy can select that does not name all of them.
     """
 
     files: Mapping[str, str]
@@ -101,16 +101,16 @@ def remember(
     fleet: Fleet,
     warnings: tuple[Diagnostic, ...],
 ) -> None:
-    """Keep an inventory that was made from `documents` and is right, if every file of clients and groups is one of rows.
+    """Keep an inventory that was made from `documents` and is right, if all of its groups came as rows.
 
     `digests` are the SHA-256 of its files, by path.
     """
     inventory = fleet.inventory
     known = read(cache)
     if known is not None and known.files == digests:
-        cache.use(key for key in cache.keys() if key.startswith((INVENTORY, TAKEN, REFERRED, OF)))
+        cache.use(key for key in cache.there if key.startswith((INVENTORY, TAKEN, REFERRED, OF)))
         return
-    sheets = [document for document in documents if document.kind in cachedrows.READERS]
+    sheets = [document for document in documents if document.kind == "groups"]
     if not all(isinstance(sheet, QuickDocument) for sheet in sheets):
         return
     by_list = _by_list(inventory)
@@ -119,7 +119,6 @@ def remember(
     groups = {
         name: (sheet.file, len(members))
         for sheet in sheets
-        if sheet.kind == "groups"
         for name, (members, _, _) in cast(Any, sheet).content.items()
     }
     selections = [[at.value for at in policy.sources] for policy in inventory.policies.values()]
@@ -146,7 +145,7 @@ def remember(
 def follow(cache: Cache, record: Record, part: Part) -> None:
     """Keep the inventory that a part is of instead of the one that it has been made from."""
     changed = {path for path, digest in record.files.items() if part.digests.get(path) != digest}
-    lists = {key for key in cache.keys() if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
+    lists = {key for key in cache.there if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
     cache.use_all_but(lists | {f"clients {record.files[path]}" for path in changed})
     taken = checksums(cache, TAKEN)
     assert taken is not None
@@ -214,7 +213,7 @@ def clients_of(cache: Cache, gateways: Iterable[str]) -> dict[str, ClientRow] | 
     """Return the rows of all clients that list some of these gateways; None when that cannot be told."""
     wanted = set(gateways)
     found: dict[str, ClientRow] = {}
-    for key in list(cache.keys()):
+    for key in cache.there:
         if key.startswith(OF) and not wanted.isdisjoint(_list(key)):
             data = cache.get(key)
             if data is None:

@@ -1,6 +1,7 @@
-"""One step: what of the clients differs between the inventory that is kept and another one, which is right as well.
+"""One step: how the clients of an inventory that is right differ from those of the one that is kept.
 
-The checks are those of `check`, with the changed clients alone before them; see `stepwise` for what is kept of others.
+The checks are those of `check`, with the changed clients alone before them; see `stepwise` for what is kept of
+others.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def step(
 ) -> Step | None:
     """Return the step to the inventory with these files, if it is beyond doubt right; None says nothing.
 
-    `paths` are all files that may differ from the ones that are kept, all of them clients'; `around` is everything
-    but clients.
+    `paths` are all files that may differ from the ones that are kept, all of them clients'; `around` is
+    everything but clients.
     """
     part = {path: content[path] for path in paths if path in content}
     if sum(map(len, part.values())) > _MOST_BYTES:
@@ -133,12 +134,12 @@ def _are_right(changed: Inventory) -> bool:
 def are_warnings_alike(
     one: tuple[Inventory, tuple[Grant, ...]], other: tuple[Inventory, tuple[Grant, ...]]
 ) -> bool:
-    """Tell whether no warning can come or go between two inventories, given parts of them with the changed clients.
+    """Tell whether no warning comes or goes between two inventories, given their parts with what changed.
 
-    Of all warnings, those about what policies say depend on clients. Whether a policy reaches anything at all is a matter
-    of each client by itself: where the parts say the same, the others, who did not change, leave it at that. Whether one
-    policy covers another depends on the names that they select, and what comes or goes is selected as one of all
-    clients alone, since nothing refers to it; `step` looks at those.
+    Of all warnings, those about what policies say depend on clients. Whether a policy reaches anything at all
+    is a matter of each client by itself: where the parts say the same, the others, who did not change, leave
+    it at that. Whether one policy covers another depends on the names that they select, and what comes or
+    goes is selected as one of all clients alone, since nothing refers to it; `step` looks at those.
     """
     told = [[reaches(grant, inventory) for grant in grants] for inventory, grants in (one, other)]
     return told[0] == told[1]

@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 
 from tidegate_compiler import stepwise
+from tidegate_compiler.cache import Cache
+from tidegate_compiler.stamps import Stamps
+from tidegate_compiler.stepwise import notes
 from tidegate_schema.cli import run
 
 FORMS = ("text", "json", "markdown")
@@ -522,3 +525,179 @@ def test_an_output_in_steps_is_the_output(
                 shutil.rmtree(place / "out", ignore_errors=True)
     assert sum(steps) > 4
     assert not all(steps)
+
+
+def one(name: str, number: int, *gateways: str) -> str:
+    return (
+        f'{name}: {{public_key: "{key(number)}", addresses: ["10.64.0.{number}/32"], '
+        f"gateways: [{', '.join(gateways)}]}}\n"
+    )
+
+
+POLICY = "{name}: {{from: [{source}], to: [{to}], ports: [any], action: allow}}\n"
+PLAIN = {
+    "overlay.yaml": "overlay: {prefixes: [10.64.0.0/16]}\n",
+    "gateways/all.yaml": "".join(
+        f'gw{n}: {{public_key: "{key(f"gateway {n}")}", endpoint: "203.0.113.{n}:51820", '
+        f"networks: [10.{n}.0.0/16]}}\n"
+        for n in (20, 30)
+    ),
+    "clients/a.yaml": one("alice", 1, "gw20") + one("bob", 2, "gw20"),
+    "clients/b.yaml": "".join(one(f"other-{n}", n, "gw30") for n in range(10, 40)),
+}
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+ALL = ", ".join(["alice", "bob", *(f"other-{n}" for n in range(10, 40))])
+FROM_ALL = POLICY.format(name="p", source="all-clients", to="10.20.0.0/24")
+CASES: dict[str, tuple[dict[str, str], dict[str, str], bool]] = {
+    # name: what is there more than in PLAIN; what changes; whether it can be told in steps
+    "nothing changes": ({}, {}, True),
+    "a key changes": ({}, {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")}, True),
+    "a name of a file that does not change": (
+        {},
+        {"clients/c.yaml": one("other-12", 3, "gw20").replace("10.64.0.3", "10.64.0.99")},
+        False,
+    ),
+    "a policy alone names a client that goes": (
+        {"policies/p.yaml": POLICY.format(name="p", source="client:bob", to="10.20.0.0/24")},
+        {"clients/a.yaml": one("alice", 1, "gw20")},
+        False,
+    ),
+    "a test alone names a client that goes": (
+        {"tests/t.yaml": "- {from: client:bob, to: 10.20.0.9, port: icmp, expect: deny}\n"},
+        {"clients/a.yaml": one("alice", 1, "gw20")},
+        False,
+    ),
+    "a client that goes where nobody names it": ({}, {"clients/a.yaml": one("alice", 1, "gw20")}, True),
+    "a group that covers all clients no longer does": (
+        {
+            "groups/g.yaml": f"everybody: {{members: [{ALL}]}}\n",
+            "policies/p.yaml": FROM_ALL
+            + POLICY.format(name="q", source="group:everybody", to="10.20.0.0/16"),
+        },
+        {"clients/c.yaml": one("carol", 3, "gw20")},
+        False,
+    ),
+    "a group that nearly covers all clients does now": (
+        {
+            "groups/g.yaml": f"everybody: {{members: [{ALL}]}}\n",
+            "policies/p.yaml": FROM_ALL
+            + POLICY.format(name="q", source="group:everybody", to="10.20.0.0/16"),
+            "clients/c.yaml": one("carol", 3, "gw20"),
+        },
+        {"clients/c.yaml": "# nobody\n"},
+        False,
+    ),
+    "a policy that matches nothing does now": (
+        {"policies/p.yaml": POLICY.format(name="p", source="client:alice", to="10.30.0.0/24")},
+        {"clients/a.yaml": one("alice", 1, "gw20", "gw30") + one("bob", 2, "gw20")},
+        False,
+    ),
+    "all clients of a gateway change and gain what all clients may": (
+        {"policies/p.yaml": FROM_ALL},
+        {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 4, "gw20")},
+        False,
+    ),
+    "one client of a group of one gains": (
+        {
+            "groups/g.yaml": f"just-alice: {{members: [alice]}}\neverybody: {{members: [{ALL}]}}\n",
+            "policies/p.yaml": POLICY.format(name="p", source="group:everybody", to="10.20.0.0/24"),
+        },
+        {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")},
+        True,
+    ),
+    "five of forty clients go": (
+        {"clients/c.yaml": "".join(one(f"gone-{n}", n, "gw20") for n in range(50, 55))},
+        {"clients/c.yaml": one("last", 60, "gw20")},
+        True,
+    ),
+    "a file that is not read": ({}, {"clients/c.yml": one("carol", 3, "gw20")}, False),
+    "a file that is read carefully": ({}, {"clients/a.yaml": "# \u00e9\n" + one("alice", 3, "gw20")}, False),
+    "a file with a flaw": ({}, {"clients/a.yaml": one("alice", 3, "gw20") + "\tbob: x\n"}, False),
+    "an empty file": ({}, {"clients/a.yaml": ""}, False),
+    "a group changes": (
+        {"groups/g.yaml": f"everybody: {{members: [{ALL}]}}\n"},
+        {"groups/g.yaml": "everybody: {members: [alice]}\n"},
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_change_of_clients_depends_on(
+    tmp_path: Path, told: Run, steps: list[bool], case: str, form: str
+) -> None:
+    """One case for each thing that the parts of a plan leave out, and that could make it another plan."""
+    more, change, in_steps = CASES[case]
+    old = write(tmp_path / "old", PLAIN | more)
+    new = write(tmp_path / "new", PLAIN | more | change)
+    cache = tmp_path / "cache"
+    told("plan", old, old, "--cache", cache)
+    assert steps == [False]
+    assert told("plan", old, new, "--format", form, "--cache", cache) == told(
+        "plan", old, new, "--format", form
+    )
+    assert any(steps) == in_steps
+
+
+@pytest.fixture
+def settled(tmp_path: Path, told: Run, steps: list[bool]) -> tuple[Path, Path, Path]:
+    """Return an inventory, an output of it of which no file need be read again, and the cache that says so."""
+    inventory, out, cache = tmp_path / "inv", tmp_path / "place/out", tmp_path / "cache"
+    write(inventory, PLAIN | {"policies/p.yaml": FROM_ALL})
+    out.parent.mkdir()
+    compile_ = ("compile", inventory, "--out", out, "--cache", cache)
+    for _ in range(3):
+        assert told(*compile_)[0] == 0
+        time.sleep(0.06)
+    note = notes.Note.read(Cache(cache))
+    assert note is not None
+    assert note.unsettled == {}
+    assert steps == [False, False, True]
+    return inventory, out, cache
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("harm", [harm for harm in TAMPERINGS if "manifest" not in harm.__name__])
+def test_what_was_done_to_an_output_is_undone(
+    tmp_path: Path, told: Run, settled: tuple[Path, Path, Path], harm: Callable[..., None], number: int
+) -> None:
+    inventory, out, cache = settled
+    right = tree(out)
+    file = (
+        out / "client/alice/wg0.conf",
+        out / "gateway/gw30/policy.json",
+        out / "client/other-39/wg0.conf",
+    )[number]
+    harm(file, random.Random(1))
+    assert told("compile", inventory, "--out", out, "--cache", cache)[0] == 0
+    assert tree(out) == right
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+def test_what_has_just_been_written_is_read_again(
+    told: Run, settled: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, is_settled: bool
+) -> None:
+    """A change within the tick of a write leaves the same stamps. Of what has been settled for long, there is none."""
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out, "--cache", cache)
+    write(inventory, {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")})
+    told(*compile_)
+    right = tree(out)
+    found: dict[tuple[bytes, ...], Stamps] = {}
+    real = Stamps.take
+    monkeypatch.setattr(Stamps, "take", lambda root, paths: found.setdefault(tuple(paths), real(root, paths)))
+    if is_settled:
+        time.sleep(0.06)
+        told(*compile_)
+    _rewrite(out / "gateway/gw20/peers.json", random.Random(1))
+    told(*compile_)
+    assert (tree(out) == right) == (not is_settled)
