@@ -73,9 +73,13 @@ class Cache:
         """Keep entries that are there, without a look at them."""
         self._used.update(keys)
 
-    def use_all_but(self, keys: Collection[str]) -> None:
-        """Keep all entries that are there but these."""
-        self._used = set(self.there).difference(keys)
+    def forget(self, keys: Iterable[str]) -> None:
+        """Keep none of these entries that are there, whoever has had a look at them."""
+        self._used.difference_update(keys)
+
+    def is_new(self, key: str) -> bool:
+        """Tell whether this run has made an entry."""
+        return key in self._new
 
     def leave(self) -> None:
         """Let everything stay as it was."""

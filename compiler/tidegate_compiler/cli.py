@@ -118,6 +118,7 @@ def _compile(inventory: Path, out: Path, known: Cache | None) -> tuple[int, outp
     if known is not None:
         with stepwise.change(known, inventory, out, now) as change:
             if change is not None:
+                keep(change)
                 _print(report.diagnostic_lines(change.warnings, str(inventory)), err=True)
                 return change.hosts, change.write()
     compiled = _compiled(inventory, known)

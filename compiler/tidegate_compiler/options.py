@@ -53,10 +53,12 @@ def cache(directory: Path | None) -> Iterator[Cache | None]:
     if directory is None:
         yield None
         return
-    from tidegate_compiler.cache import Cache  # few ask for one
+    from tidegate_compiler import stepwise  # few ask for one
+    from tidegate_compiler.cache import Cache
 
     opened = Cache(directory)
     yield opened
+    stepwise.retain(opened)
     opened.save()
 
 

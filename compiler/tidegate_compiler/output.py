@@ -80,14 +80,7 @@ def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
     with opened(out) as root:
-        return write_into(root, files)
-
-
-def write_into(
-    root: int, files: Mapping[str, bytes], right: Mapping[str, Set[str]] = MappingProxyType({})
-) -> Written:
-    """Do the same in an opened output; `right` are hosts, by kind, known to be as they should."""
-    return _Writer(root, right).write(files)
+        return write_into(root, out, files)
 
 
 @contextmanager
@@ -97,12 +90,23 @@ def opened(out: Path) -> Iterator[int]:
     try:
         _lock(root, out)
         yield root
+    finally:
+        os.close(root)
+
+
+def write_into(
+    root: int, out: Path, files: Mapping[str, bytes], right: Mapping[str, Set[str]] = MappingProxyType({})
+) -> Written:
+    """Do what `write` does in an opened output, but for the hosts, by kind, that are known to be as they should.
+
+    What these hosts hold counts neither as changed nor as unchanged.
+    """
+    try:
+        return _Writer(root, right).write(files)
     except OSError as error:
         if isinstance(error.filename, str):
             error.filename = f"{out}/{error.filename}"  # told from where people stand
         raise
-    finally:
-        os.close(root)
 
 
 def _lock(root: int, out: Path) -> None:

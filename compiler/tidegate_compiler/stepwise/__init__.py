@@ -24,3 +24,4 @@ from tidegate_compiler.stepwise.changes import write as write
 from tidegate_compiler.stepwise.parts import Part as Part
 from tidegate_compiler.stepwise.parts import both as both
 from tidegate_compiler.stepwise.record import remember as remember
+from tidegate_compiler.stepwise.record import retain as retain

@@ -37,6 +37,7 @@ class Change:
     _note: Note
     _part: Part
     _root: int
+    _out: Path
     _files: Mapping[str, bytes]
     _removed: frozenset[str]
     _settled: Mapping[str, Mapping[str, Stamps]]
@@ -52,7 +53,7 @@ class Change:
             kind: set(names).difference(host.removeprefix(f"{kind}/") for host in concerned)
             for kind, names in self._note.names.items()
         }
-        written = output.write_into(self._root, self._files, others)
+        written = output.write_into(self._root, self._out, self._files, others)
         left = sum(len(names) * len(self._note.files[kind]) for kind, names in others.items())
         written = replace(written, unchanged=written.unchanged + left)
         if not written.changed and not written.removed and not self._settled:
@@ -81,13 +82,15 @@ def change(cache: Cache, inventory: Path, out: Path, now: int) -> Iterator[Chang
             except (output.OutputError, OSError):
                 root = None
             if root is not None:
-                found = _change(cache, record, note, inventory, root, now)
+                found = _change(cache, record, note, inventory, root, out, now)
         if found is None:
             stack.close()
         yield found
 
 
-def _change(cache: Cache, record: Record, note: Note, inventory: Path, root: int, now: int) -> Change | None:
+def _change(
+    cache: Cache, record: Record, note: Note, inventory: Path, root: int, out: Path, now: int
+) -> Change | None:
     if not note.is_of(root):
         return None
     settled = note.settled(root, now)  # before anybody reads them
@@ -115,6 +118,7 @@ def _change(cache: Cache, record: Record, note: Note, inventory: Path, root: int
         note,
         part,
         root,
+        out,
         {MANIFEST: first}
         | {f"{host}/{name}": data for host, own in made.items() for name, data in own.items()},
         removed,

@@ -108,7 +108,7 @@ def remember(
     inventory = fleet.inventory
     known = read(cache)
     if known is not None and known.files == digests:
-        cache.use(key for key in cache.there if key.startswith((INVENTORY, TAKEN, REFERRED, OF)))
+        retain(cache)
         return
     sheets = [document for document in documents if document.kind == "groups"]
     if not all(isinstance(sheet, QuickDocument) for sheet in sheets):
@@ -134,6 +134,7 @@ def remember(
         groups,
         {name: fleet.reaching(name) for name in inventory.gateways},
     )
+    cache.forget(filter(_is_ours, cache.there))
     _write(cache, record)
     cache.put(TAKEN, Checksums(claims(inventory.client_rows)).data())
     cache.put(
@@ -144,15 +145,33 @@ def remember(
 
 def follow(cache: Cache, record: Record, part: Part) -> None:
     """Keep the inventory that a part is of instead of the one that it has been made from."""
-    changed = {path for path, digest in record.files.items() if part.digests.get(path) != digest}
-    lists = {key for key in cache.there if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
-    cache.use_all_but(lists | {f"clients {record.files[path]}" for path in changed})
     taken = checksums(cache, TAKEN)
     assert taken is not None
+    lists = {key for key in cache.there if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
+    files = _of_files(part.digests)
+    cache.use(cache.there)
+    cache.forget({key for key in cache.there if key in lists or not (_is_ours(key) or key in files)})
     taken.change(claims(part.step.before), claims(part.step.after))
     cache.put(TAKEN, taken.data())
     _write_lists(cache, _by_list(part.fleet.inventory))
     _write(cache, replace(record, files=part.digests, clients=part.others + len(part.fleet.clients)))
+
+
+def retain(cache: Cache) -> None:
+    """Let what is kept stay as it is, for a later run to step from, unless this run has kept another inventory."""
+    record = None if cache.is_new(INVENTORY) else read(cache)
+    if record is not None:
+        files = _of_files(record.files)
+        cache.use(key for key in cache.there if _is_ours(key) or key in files)
+
+
+def _is_ours(key: str) -> bool:
+    return key.startswith("step ")
+
+
+def _of_files(digests: Mapping[str, str]) -> set[str]:
+    """Return the keys of these files' content."""
+    return {f"{path.partition('/')[0]} {digest}" for path, digest in digests.items()}
 
 
 def _by_list(inventory: Inventory) -> dict[tuple[str, ...], dict[str, ClientRow]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
 import random
 import shutil
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -701,3 +703,94 @@ def test_what_has_just_been_written_is_read_again(
     _rewrite(out / "gateway/gw20/peers.json", random.Random(1))
     told(*compile_)
     assert (tree(out) == right) == (not is_settled)
+
+
+def test_what_is_kept_is_of_one_inventory_alone(tmp_path: Path, told: Run, steps: list[bool]) -> None:
+    """A step that came to nothing has looked at clients that are not there any more."""
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    policies = {"policies/p.yaml": POLICY.format(name="p", source="all-clients", to="10.20.9.0/24")}
+    roaming = {"clients/c.yaml": one("roaming", 3, "gw20", "gw30")}
+
+    def compile_(files: dict[str, str], *more: object) -> tuple[int, str, str]:
+        shutil.rmtree(tmp_path / "inv", ignore_errors=True)
+        return told("compile", write(tmp_path / "inv", files), "--out", out, *more, "--cache", cache)
+
+    for _ in range(2):
+        compile_(PLAIN | policies | roaming)
+    # From here no client reaches what the policy is about, which is a warning, and no client has that list of gateways.
+    bereft = {path: text for path, text in PLAIN.items() if path != "clients/a.yaml"} | policies
+    assert "TG054" in compile_(bereft)[2]
+    compile_(bereft)
+    before = tree(out)
+    compile_(bereft | {"clients/c.yaml": one("new", 4, "gw20", "gw30")})
+    compile_(bereft)
+    assert tree(out) == before
+
+
+def test_a_run_that_only_looks_leaves_what_is_kept(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    inventory, out, cache = settled
+    write(inventory, {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")})
+    assert told("validate", inventory, "--cache", cache)[0] == 0
+    assert told("compile", inventory, "--out", out, "--cache", cache)[0] == 0
+    assert steps[-1]
+
+
+def test_an_inventory_that_is_not_there_is_told_as_ever(
+    tmp_path: Path, told: Run, settled: tuple[Path, Path, Path]
+) -> None:
+    _, out, cache = settled
+    compile_ = ("compile", tmp_path / "nowhere", "--out", out)
+    assert told(*compile_, "--cache", cache) == told(*compile_)
+
+
+def test_what_cannot_be_written_is_told_as_ever(
+    told: Run, settled: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory, out, cache = settled
+    write(inventory, {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")})
+
+    def refuse(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", args[1])
+
+    monkeypatch.setattr(os, "replace", refuse)
+    compile_ = ("compile", inventory, "--out", out)
+    found = told(*compile_, "--cache", cache)
+    assert found[0] == 1
+    assert found == told(*compile_)
+
+
+def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("abc")
+    os.utime(tmp_path / "file", ns=(1, 1_234_567_890_123_456_789))
+    (tmp_path / "link").symlink_to("file")
+    names = ["file", "link", "nothing", "."]
+    root = os.open(tmp_path, os.O_RDONLY)
+    taken = Stamps.take(root, [name.encode() for name in names])
+    os.close(root)
+    for position, name in enumerate(names):
+        told = [column[position] for column in taken._columns]
+        if name == "nothing":
+            assert told == [0] * 6
+            continue
+        found = os.lstat(tmp_path / name)
+        times = [
+            part for time in (found.st_ctime_ns, found.st_mtime_ns) for part in divmod(time, 1_000_000_000)
+        ]
+        assert told == [found.st_ino, found.st_size, *times]
+    assert Stamps.read(taken.data()).differing(taken) == {2}
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "later", "is_settled"), [(1, 49, False), (1, 51, True), (0, 2400, False)]
+)
+def test_what_was_changed_a_moment_ago_is_unsettled(
+    nanoseconds: int, later: int, is_settled: bool, tmp_path: Path
+) -> None:
+    """Within a tick of the kernel's clock, or a second where a file system keeps no more, times stay the same."""
+    changed = 2_000_000_000 * 1_000_000_000 + nanoseconds
+    stamps = Stamps(
+        [array("Q", [7]), array("Q", [7]), *[array("I", [time]) for time in (2_000_000_000, nanoseconds) * 2]]
+    )
+    assert (stamps.unsettled(changed + later * 1_000_000) == set()) == is_settled
