@@ -104,8 +104,8 @@ def _change(
         made |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
         removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
         gone = {host.partition("/")[2] for host in removed}
-        clients = sorted({*note.names["client"], *part.step.after} - gone)
-        gateways = sorted(note.names["gateway"])
+        stay = [name for name in note.names["client"] if name not in gone and name not in part.step.after]
+        clients, gateways = sorted([*stay, *part.step.after]), sorted(note.names["gateway"])
         first = manifest(part.fleet.name, files.digest_of(part.digests), clients, gateways)
         touched = {*note.doubtful(root, _SHARE, 1), *doubtful()}
     if not touched <= made.keys() | removed:  # to mend them takes all that they hold
