@@ -83,8 +83,6 @@ def change(cache: Cache, inventory: Path, out: Path, now: int) -> Iterator[Chang
                 root = None
             if root is not None:
                 found = _change(cache, record, note, inventory, root, out, now)
-        if found is None:
-            stack.close()
         yield found
 
 
@@ -122,7 +120,7 @@ def _change(
         {MANIFEST: first}
         | {f"{host}/{name}": data for host, own in made.items() for name, data in own.items()},
         removed,
-        {host: stamps for host, stamps in settled.items() if host not in made},
+        settled,
     )
 
 

@@ -132,7 +132,7 @@ class Note:
     ) -> None:
         """Follow the output to another inventory, given what was written of hosts, and the ones that are gone.
 
-        `settled` are the stamps of unsettled hosts that are settled by now.
+        `settled` are the stamps of unsettled hosts that were settled before, whatever was written since.
         """
         self.inventory, self.manifest = inventory, sha256(manifest).hexdigest()
         for host, found in settled.items():

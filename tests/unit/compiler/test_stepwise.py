@@ -25,6 +25,7 @@ from tidegate_compiler.stepwise import notes
 from tidegate_schema.cli import run
 
 FORMS = ("text", "json", "markdown")
+SEEDS = [0, 1, 2, *[pytest.param(seed, marks=pytest.mark.whole) for seed in range(3, 12)]]
 PREFIXES = ["10.20.0.0/16", "10.20.0.0/24", "10.30.0.0/16", "10.30.4.0/24", "10.40.0.0/24", "fd20::/48"]
 DAYS = ["2027-01-01", "2028-01-01", "2029-06-30T12:00Z"]
 
@@ -336,7 +337,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> Run:
     return tell
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_plan_in_steps_is_the_plan(tmp_path: Path, told: Run, steps: list[bool], seed: int) -> None:
     universe = Universe(seed)
     chance = random.Random(seed)
@@ -490,7 +491,7 @@ def tree(root: Path) -> dict[str, bytes | str]:
     }
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_an_output_in_steps_is_the_output(
     tmp_path: Path, told: Run, steps: list[bool], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -622,6 +623,11 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], bool]] = {
     ),
     "a file that is not read": ({}, {"clients/c.yml": one("carol", 3, "gw20")}, False),
     "a file that is read carefully": ({}, {"clients/a.yaml": "# \u00e9\n" + one("alice", 3, "gw20")}, False),
+    "groups that are read carefully": (
+        {"groups/g.yaml": f"# \u00e9\neverybody: {{members: [{ALL}]}}\n"},
+        {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")},
+        False,
+    ),
     "a file with a flaw": ({}, {"clients/a.yaml": one("alice", 3, "gw20") + "\tbob: x\n"}, False),
     "an empty file": ({}, {"clients/a.yaml": ""}, False),
     "a group changes": (
@@ -725,6 +731,95 @@ def test_what_is_kept_is_of_one_inventory_alone(tmp_path: Path, told: Run, steps
     compile_(bereft | {"clients/c.yaml": one("new", 4, "gw20", "gw30")})
     compile_(bereft)
     assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clients/c.yml": one("carol", 3, "gw20")},
+        {"clients/c.yaml": one("carol", 4, "gw20") + one("dave", 5, "gw20"), "clients/b.yaml": "x: y\n"},
+        {"clients/d.yaml": one("dave", 4, "gw20").replace("10.64.0.4", "10.64.0.99")},  # carol's key
+    ],
+)
+def test_a_compile_after_a_step_is_told_as_ever(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool], change: dict[str, str]
+) -> None:
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out)
+    write(inventory, {"clients/c.yaml": one("carol", 4, "gw20")})
+    told(*compile_, "--cache", cache)
+    assert steps[-1]
+    write(inventory, change)
+    found = told(*compile_, "--cache", cache)
+    assert found[0] == 1
+    assert not steps[-1]
+    assert found == told(*compile_)
+
+
+@pytest.mark.parametrize("harm", [_another_manifest, _no_manifest])
+def test_a_directory_that_is_no_output_is_refused(
+    told: Run, settled: tuple[Path, Path, Path], harm: Callable[..., None]
+) -> None:
+    inventory, out, cache = settled
+    harm(out / "client/alice/wg0.conf", random.Random(1))
+    compile_ = ("compile", inventory, "--out", out)
+    found = told(*compile_, "--cache", cache)
+    assert found[0] == 1
+    assert found == told(*compile_)
+
+
+def test_a_whole_run_that_writes_little_is_stepped_from(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out, "--cache", cache)
+    write(inventory, {"policies/p.yaml": FROM_ALL.replace("24", "25")})
+    told(*compile_)
+    told(*compile_)
+    assert steps[-2:] == [False, True]
+
+
+def test_an_output_of_another_inventory_is_not_stepped_from(
+    tmp_path: Path, told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    inventory, out, cache = settled
+    write(inventory, {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")})
+    told("compile", inventory, "--out", tmp_path / "other", "--cache", tmp_path / "cache-other")
+    ours, theirs = Cache(cache), Cache(tmp_path / "cache-other")
+    ours.use(ours.there)
+    for key in theirs.there:
+        data = theirs.get(key)
+        assert data is not None
+        ours.put(key, data)
+    ours.save()
+    told("compile", inventory, "--out", out, "--cache", cache)
+    assert not steps[-1]
+    assert tree(out) == tree(tmp_path / "other")
+
+
+def test_what_a_step_keeps_is_what_the_next_one_needs(
+    tmp_path: Path, told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    """Clients come, alone with their list of gateways, and go, and others are counted with them."""
+    inventory, out, cache = settled
+    ten = [one(f"roaming-{n}", n, "gw20", "gw30") for n in range(50, 60)]
+
+    def compile_with(file: str, clients: str) -> None:
+        (inventory / file).write_text(clients) if clients else (inventory / file).unlink()
+        told("compile", inventory, "--out", out, "--cache", cache)
+        assert steps[-1]
+        shutil.rmtree(tmp_path / "fresh", ignore_errors=True)
+        told("compile", inventory, "--out", tmp_path / "fresh")
+        assert tree(out) == tree(tmp_path / "fresh")
+
+    for clients in ("".join(ten), "", "".join(ten)):
+        compile_with("clients/c.yaml", clients)
+    before = shutil.copytree(inventory, tmp_path / "before")
+    compile_with("clients/c.yaml", "".join(ten[:2]))
+    assert told("plan", before, inventory, "--cache", cache) == told("plan", before, inventory)
+    assert steps[-1]
+    compile_with("clients/c.yaml", "")
+    compile_with("clients/a.yaml", one("alice", 4, "gw20") + one("bob", 2, "gw20"))
 
 
 def test_a_run_that_only_looks_leaves_what_is_kept(
