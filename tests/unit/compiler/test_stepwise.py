@@ -242,7 +242,7 @@ class Universe:
 
     def write_in_a_careful_form(self) -> None:
         path = f"clients/{self.chance.choice('abc')}.yaml"
-        self.raw[path] = "# \u00e9 \n" + _text(self.files[path])
+        self.raw[path] = _text(self.files[path]).replace("laptop-1", '"\\x6captop-1"')
 
     def write_strangely(self) -> None:
         self.raw[f"clients/{self.chance.choice('abcd')}.yaml"] = self.chance.choice(
@@ -622,9 +622,13 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], bool]] = {
         True,
     ),
     "a file that is not read": ({}, {"clients/c.yml": one("carol", 3, "gw20")}, False),
-    "a file that is read carefully": ({}, {"clients/a.yaml": "# \u00e9\n" + one("alice", 3, "gw20")}, False),
+    "a file that is read carefully": (
+        {},
+        {"clients/a.yaml": one("alice", 3, '"gw\\x320"') + one("bob", 2, "gw20")},
+        False,
+    ),
     "groups that are read carefully": (
-        {"groups/g.yaml": f"# \u00e9\neverybody: {{members: [{ALL}]}}\n"},
+        {"groups/g.yaml": 'few: {members: [alice, "b\\x6fb"]}\n'},
         {"clients/a.yaml": one("alice", 3, "gw20") + one("bob", 2, "gw20")},
         False,
     ),
