@@ -57,9 +57,11 @@ def cache(directory: Path | None) -> Iterator[Cache | None]:
     from tidegate_compiler.cache import Cache
 
     opened = Cache(directory)
-    yield opened
-    stepwise.retain(opened)
-    opened.save()
+    try:
+        yield opened
+    finally:  # what was read of an inventory with errors is worth as much
+        stepwise.retain(opened)
+        opened.save()
 
 
 def compiled(inventory: Path, known: Cache | None = None) -> pipeline.Compiled:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tidegate_compiler import files, output, parallel
 from tidegate_compiler.cache import Cache
+from tidegate_compiler.collector import without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.render import MANIFEST, manifest, of_client, of_gateway
 from tidegate_compiler.stamps import Stamps
@@ -86,6 +87,7 @@ def change(cache: Cache, inventory: Path, out: Path, now: int) -> Iterator[Chang
         yield found
 
 
+@without_collector()
 def _change(
     cache: Cache, record: Record, note: Note, inventory: Path, root: int, out: Path, now: int
 ) -> Change | None:
@@ -127,24 +129,25 @@ def _change(
 def write(cache: Cache, compiled: Compiled, out: Path, now: int) -> output.Written:
     """Write a whole compile as `output.write` does, and note what is not to be read again the next time.
 
-    `now` is the time before, in nanoseconds of Unix time.
+    `now` is the beginning of the run in nanoseconds of Unix time.
     """
-    begun = _begun(compiled, out)
-    written = output.write(out, compiled.files)
-    if begun is not None and begun.finish(compiled.digest, compiled.files, written.changed, now):
-        begun.write(cache)
+    hosts = {"client": list(compiled.fleet.clients), "gateway": list(compiled.fleet.gateways)}
+    of_gateways = ["peers.json", "policy.json"] if compiled.inventory.has_policy else ["peers.json"]
+    note = Note(hosts, {"client": ["wg0.conf"], "gateway": of_gateways})
+    is_large = sum(map(len, hosts.values())) >= _LARGE
+    with parallel.beside(lambda: _taken(note, out), is_large) as taken:
+        rendered = compiled.files
+        is_noted = note.begin(taken())
+    written = output.write(out, rendered)
+    if is_noted and note.finish(compiled.digest, rendered, written.changed, now):
+        note.write(cache)
     return written
 
 
-def _begun(compiled: Compiled, out: Path) -> Note | None:
-    fleet = compiled.fleet
-    of_gateways = ["peers.json", "policy.json"] if compiled.inventory.has_policy else ["peers.json"]
+def _taken(note: Note, out: Path) -> dict[str, dict[str, bytes]]:
+    """Return the stamps of what an output has by now, nothing for a directory that is none."""
     try:
         with output.opened(out) as root:
-            return Note.take(
-                root,
-                {"client": fleet.clients, "gateway": fleet.gateways},
-                {"client": ["wg0.conf"], "gateway": of_gateways},
-            )
+            return note.take(root)
     except (output.OutputError, OSError):
-        return None
+        return {}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from tidegate_compiler.cache import Cache
@@ -39,23 +39,26 @@ class Note:
     stamps of an unsettled host are all zero.
     """
 
-    inventory: str
-    manifest: str
-    files: dict[str, list[str]]
     names: dict[str, list[str]]
-    stamps: dict[str, dict[str, Stamps]]
-    unsettled: dict[str, Digests]
+    files: dict[str, list[str]]
+    inventory: str = ""
+    manifest: str = ""
+    stamps: dict[str, dict[str, Stamps]] = field(default_factory=dict)
+    unsettled: dict[str, Digests] = field(default_factory=dict)
 
-    @classmethod
-    def take(
-        cls, root: int, names: Mapping[str, Iterable[str]], files: Mapping[str, Iterable[str]]
-    ) -> Note | None:
-        """Return the beginning of a note of what an opened output has before a run; None where a kind has no folder."""
-        listed = {kind: list(of) for kind, of in names.items()}
-        each = {kind: list(of) for kind, of in files.items()}
-        stamps = {kind: _stamps(root, kind, of, each[kind]) for kind, of in listed.items()}
-        found = {kind: of for kind, of in stamps.items() if of is not None}
-        return cls("", "", each, listed, found, {}) if len(found) == len(stamps) else None
+    def take(self, root: int) -> dict[str, dict[str, bytes]]:
+        """Return the stamps of what an opened output has before a run, for `begin`; nothing where a kind is missing."""
+        found = {kind: _stamps(root, kind, names, self.files[kind]) for kind, names in self.names.items()}
+        return {
+            kind: {file: stamps.data() for file, stamps in of.items()} for kind, of in found.items() if of
+        }
+
+    def begin(self, taken: Mapping[str, Mapping[str, bytes]]) -> bool:
+        """Note what `take` has returned, if it is there of each kind."""
+        self.stamps = {
+            kind: {file: Stamps.read(data) for file, data in of.items()} for kind, of in taken.items()
+        }
+        return self.stamps.keys() == self.names.keys()
 
     @classmethod
     def read(cls, cache: Cache) -> Note | None:
@@ -75,7 +78,7 @@ class Note:
             stamps[kind] = {file: Stamps.read(one) for file, one in found.items() if one is not None}
             if len(stamps[kind]) != len(found):
                 return None
-        return cls(inventory, manifest, files, names, stamps, unsettled)
+        return cls(names, files, inventory, manifest, stamps, unsettled)
 
     def write(self, cache: Cache) -> None:
         """Keep it."""

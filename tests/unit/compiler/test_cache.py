@@ -295,6 +295,17 @@ def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
         assert list(found) == list(rows)
 
 
+def test_what_was_read_of_an_inventory_with_an_error_is_kept(tmp_path: Path, parsed: list[str]) -> None:
+    root = shutil.copytree(EXAMPLE, tmp_path / "inventory")
+    (root / "clients/operations.yaml").write_text("x: {}\n")
+    command = ["compile", str(root), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert run(command) == 1
+    assert parsed
+    parsed.clear()
+    assert run(command) == 1
+    assert parsed == []
+
+
 @pytest.mark.whole
 def test_the_commands_take_it_and_deleting_it_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], parsed: list[str]
