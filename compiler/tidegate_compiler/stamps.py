@@ -103,6 +103,9 @@ class Stamps:
         of Unix time, that another change of it could leave the same times.
         """
         inodes, _, *times = self._columns
+        latest = max((max(times[0]), max(times[2]))) + 1 if inodes else 0
+        if 0 not in inodes and latest * 1_000_000_000 < now - _COARSE_GRANULARITY:
+            return set()  # the good case of a hundred thousand
         found = set()
         for position, (inode, *own) in enumerate(zip(inodes, *times, strict=True)):
             changed = max(own[0] * 1_000_000_000 + own[1], own[2] * 1_000_000_000 + own[3])

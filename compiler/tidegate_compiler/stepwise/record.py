@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -80,13 +80,15 @@ class Checksums:
         return self._sorted.tobytes()
 
 
-def claims(rows: Mapping[str, ClientRow]) -> Iterator[int]:
-    """Yield the checksums of what clients have each for itself: name, key in either spelling, and addresses."""
-    for name, (key, addresses, _) in rows.items():
-        yield name_sum(name)
-        yield crc32(point(key), 1)
-        for address in addresses:
-            yield crc32(address, 2)
+def claims(rows: Mapping[str, ClientRow]) -> Iterable[int]:
+    """Return the checksums of what clients have each for itself: name, key in either spelling, and addresses."""
+    keys = (key for key, _, _ in rows.values())
+    addresses = chain.from_iterable(own for _, own, _ in rows.values())
+    return chain(
+        map(name_sum, rows),
+        map(crc32, map(point, keys), repeat(1)),
+        map(crc32, addresses, repeat(2)),
+    )
 
 
 def name_sum(name: str) -> int:
