@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -858,6 +859,42 @@ def test_what_cannot_be_written_is_told_as_ever(
     found = told(*compile_, "--cache", cache)
     assert found[0] == 1
     assert found == told(*compile_)
+
+
+@pytest.mark.parametrize("number", range(0, 12, 2))
+@pytest.mark.parametrize("another", [False, True])
+def test_a_step_that_was_cut_is_mended(
+    tmp_path: Path,
+    told: Run,
+    settled: tuple[Path, Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    another: bool,
+) -> None:
+    """A run ends at any of its changes of the output; the next one is of the same inventory, or the old one."""
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--cache", cache, "--out")
+    before = (inventory / "clients/a.yaml").read_text()
+    write(inventory, {"clients/a.yaml": one("alice", 3, "gw20") + one("carol", 4, "gw20", "gw30")})
+    calls = itertools.count()
+
+    def cut(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            if next(calls) >= number:
+                raise KeyboardInterrupt
+            return real(*args, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("replace", "unlink", "mkdir", "rmdir", "write"):
+            patched.setattr(f"tidegate_compiler.output.os.{name}", cut(getattr(os, name)))
+        told(*compile_, out)
+    if another:
+        write(inventory, {"clients/a.yaml": before})
+    assert told(*compile_, out)[0] == 0
+    assert told("compile", inventory, "--out", tmp_path / "fresh")[0] == 0
+    assert tree(out) == tree(tmp_path / "fresh")
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
