@@ -819,10 +819,11 @@ def test_what_a_step_keeps_is_what_the_next_one_needs(
 
     for clients in ("".join(ten), "", "".join(ten)):
         compile_with("clients/c.yaml", clients)
-    before = shutil.copytree(inventory, tmp_path / "before")
-    compile_with("clients/c.yaml", "".join(ten[:2]))
-    assert told("plan", before, inventory, "--cache", cache) == told("plan", before, inventory)
+    after = shutil.copytree(inventory, tmp_path / "after")
+    write(after, {"clients/c.yaml": "".join(ten[:2])})  # a fifth may go, and eight of forty-two are less
+    assert told("plan", inventory, after, "--cache", cache) == told("plan", inventory, after)
     assert steps[-1]
+    compile_with("clients/c.yaml", "".join(ten[:2]))
     compile_with("clients/c.yaml", "")
     compile_with("clients/a.yaml", one("alice", 4, "gw20") + one("bob", 2, "gw20"))
 
@@ -895,6 +896,20 @@ def test_a_step_that_was_cut_is_mended(
     assert told(*compile_, out)[0] == 0
     assert told("compile", inventory, "--out", tmp_path / "fresh")[0] == 0
     assert tree(out) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    "limit", ["step.MOST_CHANGED", "step._MOST_BYTES", "record._MOST_LISTS", "notes.MOST_UNSETTLED"]
+)
+def test_what_is_too_much_takes_a_whole_run(
+    tmp_path: Path, told: Run, steps: list[bool], monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"tidegate_compiler.stepwise.{limit}", -1)
+    compile_ = ("compile", tmp_path / "inv", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
+    for number in (1, 1, 3):
+        write(tmp_path / "inv", PLAIN | {"clients/a.yaml": one("alice", number, "gw20")})
+        assert told(*compile_)[0] == 0
+    assert not any(steps)
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
