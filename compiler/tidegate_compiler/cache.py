@@ -36,7 +36,9 @@ FILE = "rows"
 _FORMAT = "tidegate rows 2"
 _MAX_TABLE_BYTES = 1 << 28
 _SECRET_BYTES = 32
-_PACKAGE = Path(__file__).parent
+_HERE = Path(__file__).parent
+_CODE = (_HERE, _HERE / "check", _HERE / "stepwise", Path(validation.__file__).parent)
+"""Where the modules are that make and judge what is kept."""
 
 
 class Cache:
@@ -177,13 +179,13 @@ def _made_by() -> str:
     A working copy changes without a new version, so that its files count as well.
     """
     schemas = [validation.schema(kind) for kind in sorted(KINDS)]
-    with os.scandir(_PACKAGE) as top, os.scandir(_PACKAGE / "check") as check:
-        files = sorted(
-            (entry.name, found.st_size, found.st_mtime_ns)
-            for entry in (*top, *check)
-            if entry.name.endswith(".py")
-            for found in [entry.stat()]
-        )
+    files = sorted(
+        (entry.name, found.st_size, found.st_mtime_ns)
+        for place in _CODE
+        for entry in os.scandir(place)
+        if entry.name.endswith(".py")
+        for found in [entry.stat()]
+    )
     told = json.dumps([__version__, schemas, files], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 

@@ -191,6 +191,22 @@ def test_one_of_another_version_that_says_it_is_of_this_one_is_passed_over(
     assert parsed
 
 
+def test_one_of_other_code_of_the_same_version_is_passed_over(
+    tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a working copy, which has a version of its own only when it is released."""
+    for place in caching._CODE:
+        assert (place / "__init__.py").is_file()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/module.py").write_text("one")
+    monkeypatch.setattr(caching, "_CODE", (tmp_path / "code",))
+    compiled(tmp_path / "cache")
+    (tmp_path / "code/module.py").write_text("another")
+    parsed.clear()
+    compiled(tmp_path / "cache")
+    assert parsed
+
+
 def test_a_user_without_a_home_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container under a number that /etc/passwd does not have."""
 
