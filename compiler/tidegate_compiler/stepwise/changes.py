@@ -22,7 +22,7 @@ from tidegate_compiler.stepwise.record import Record
 if TYPE_CHECKING:
     from tidegate_compiler.pipeline import Compiled
 
-_SHARE = 0.75
+_SHARE = 0.65
 """Of the output, that another process looks at while this one reads the inventory and makes what has changed."""
 _LARGE = 20_000  # hosts; a fork costs as much as a look at some thousand
 
