@@ -49,10 +49,17 @@ def read(root: Path) -> tuple[dict[str, bytes], list[Diagnostic]]:
 
 def digest(files: Mapping[str, bytes]) -> str:
     """Return "sha256:…" over the files' names and bytes, whatever their order."""
-    listing = {
-        name.encode("utf-8", "surrogateescape").hex(): hashlib.sha256(data).hexdigest()
-        for name, data in files.items()
-    }
+    return digest_of(digests(files))
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of each file, in hexadecimal."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Return what `digest` does of files with these SHA-256."""
+    listing = {name.encode("utf-8", "surrogateescape").hex(): found for name, found in digests.items()}
     return "sha256:" + hashlib.sha256(jsonfile.canonical(listing)).hexdigest()
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tidegate_compiler import parallel, quick, sheets
@@ -73,7 +74,7 @@ def load(
     """Parse every file; the documents in order of their paths, and every problem. Never raises.
 
     The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
-    inventory: a file that is there with the same bytes is not parsed again, nor is one whose rows are in `cache`.
+    inventory: a file that is there with the same bytes is not parsed again, nor is one whose content is in `cache`.
     """
     kept = {d.file: d for d in like if isinstance(d, Document) and d.data and d.data == files.get(d.file)}
     known = {
@@ -89,8 +90,9 @@ def load(
         if file not in careful and file not in known and file not in kept and _kind(file) in quick.KINDS
     ]
     if cache is not None:
-        rows = {file: cache.rows(_kind(file), files[file]) for file in quickly if _kind(file) in sheets.KINDS}
-        known |= {file: found for file, found in rows.items() if found is not None}
+        digests = {file: sha256(files[file]).hexdigest() for file in quickly}
+        kept_content = {file: cache.content(_kind(file), digest) for file, digest in digests.items()}
+        known |= {file: found for file, found in kept_content.items() if found is not None}
         quickly = [file for file in quickly if file not in known]
     parsed = parallel.each(
         lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]), "loading"
@@ -98,8 +100,8 @@ def load(
     contents = known | dict(zip(quickly, parsed, strict=True))
     if cache is not None:
         for file in quickly:
-            if contents[file] is not None and _kind(file) in sheets.KINDS:
-                cache.keep(_kind(file), files[file], contents[file])
+            if contents[file] is not None:
+                cache.keep(_kind(file), digests[file], contents[file])
     for file, data in track("loading", sorted(files.items())):
         content = contents.get(file)
         if content is not None:

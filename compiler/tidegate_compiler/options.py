@@ -53,18 +53,22 @@ def cache(directory: Path | None) -> Iterator[Cache | None]:
     if directory is None:
         yield None
         return
-    from tidegate_compiler.cache import Cache  # few ask for one
+    from tidegate_compiler import stepwise  # few ask for one
+    from tidegate_compiler.cache import Cache
 
     opened = Cache(directory)
-    yield opened
-    opened.save()
+    try:
+        yield opened
+    finally:  # what was read of an inventory with errors is worth as much
+        stepwise.retain(opened)
+        opened.save()
 
 
-def compiled(inventory: Path, directory: Path | None = None) -> pipeline.Compiled:
+def compiled(inventory: Path, known: Cache | None = None) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
     from tidegate_compiler import pipeline  # not every command that has options compiles
 
-    with progress.shown(), cache(directory) as known:
+    with progress.shown():
         result = pipeline.compile_inventory(inventory, known)
     keep(result)
     say(report.diagnostic_lines(result.diagnostics, str(inventory)), err=True)

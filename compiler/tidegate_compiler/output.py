@@ -14,7 +14,8 @@ import fcntl
 import functools
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -78,16 +79,34 @@ class Output:
 def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
+    with opened(out) as root:
+        return write_into(root, out, files)
+
+
+@contextmanager
+def opened(out: Path) -> Iterator[int]:
+    """Open an output's directory and keep other runs out; OutputError when there is one, OSError on trouble."""
     root = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _lock(root, out)
-        return _Writer(root).write(files)
+        yield root
+    finally:
+        os.close(root)
+
+
+def write_into(
+    root: int, out: Path, files: Mapping[str, bytes], right: Mapping[str, Set[str]] = MappingProxyType({})
+) -> Written:
+    """Do what `write` does in an opened output, but for the hosts, by kind, that are known to be as they should.
+
+    What these hosts hold counts neither as changed nor as unchanged.
+    """
+    try:
+        return _Writer(root, right).write(files)
     except OSError as error:
         if isinstance(error.filename, str):
             error.filename = f"{out}/{error.filename}"  # told from where people stand
         raise
-    finally:
-        os.close(root)
 
 
 def _lock(root: int, out: Path) -> None:
@@ -103,8 +122,9 @@ def _lock(root: int, out: Path) -> None:
 class _Writer:
     """One write into an output, by paths relative to it: there may be a hundred thousand of them."""
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, right: Mapping[str, Set[str]]) -> None:
         self._root = root
+        self._right = right
         self._hosts: dict[str, list[str]] = {}
         """The names in each host's folder."""
         self._strangers: list[str] = []
@@ -112,7 +132,12 @@ class _Writer:
 
     def write(self, files: Mapping[str, bytes]) -> Written:
         """Make it hold exactly `files`."""
-        hosts = [f"{kind}/{host}" for kind in FILES for host in self._names(kind) or ()]
+        nobody: Set[str] = frozenset()
+        hosts = [
+            f"{kind}/{host}"
+            for kind in FILES
+            for host in set(self._names(kind) or ()).difference(self._right.get(kind, nobody))
+        ]
         by_host: dict[str, list[str]] = {host: [] for host in ("", *hosts)}  # at the top is the manifest
         new: list[str] = []
         for path in files:

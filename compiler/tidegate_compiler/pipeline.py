@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate_compiler import files, output, parallel
+from tidegate_compiler import files, output, parallel, stepwise
 from tidegate_compiler.check import Checked, check, known
 from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
@@ -23,16 +23,22 @@ from tidegate_compiler.resolve import Fleet
 
 if TYPE_CHECKING:
     from tidegate_compiler.cache import Cache
+    from tidegate_compiler.stepwise import Part
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """An inventory without errors, and its hosts."""
+    """An inventory without errors, and its hosts.
+
+    Of an inventory that differs little from the last one, it may be a part alone: `others` is then how many clients are
+    left out, none of which has changed.
+    """
 
     inventory: Inventory
     fleet: Fleet
     digest: str
     diagnostics: tuple[Diagnostic, ...]
+    others: int = 0
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
@@ -51,13 +57,24 @@ def validate_files(
     cache: Cache | None = None,
 ) -> Checked:
     """Judge an inventory given as {path: bytes}; see `check` for `at`, `load` for the others."""
+    return _judged(content, unreadable or [], at, careful, like, cache)[1]
+
+
+def _judged(
+    content: Mapping[str, bytes],
+    unreadable: list[Diagnostic],
+    at: int | None = None,
+    careful: Collection[str] = (),
+    like: Documents = (),
+    cache: Cache | None = None,
+) -> tuple[Documents, Checked]:
     with without_collector():
         documents, problems = load(content, careful, like, cache)
         while True:
             stage("checking")
-            checked = check(documents, [*(unreadable or []), *problems], content, at)
+            checked = check(documents, [*unreadable, *problems], content, at)
             if not checked.rough:
-                return checked
+                return documents, checked
             again, more = load({file: content[file] for file in checked.rough}, checked.rough)
             exact = {document.file: document for document in again}
             # Each round leaves fewer documents that were read the fast way, so this ends.
@@ -71,7 +88,15 @@ def compile_files(
     content: Mapping[str, bytes], unreadable: list[Diagnostic] | None = None, cache: Cache | None = None
 ) -> Compiled | Checked:
     """Compile an inventory given as {path: bytes}; what comes back as Checked has errors."""
-    return _compiled(content, validate_files(content, unreadable, cache=cache))
+    documents, checked = _judged(content, unreadable or [], cache=cache)
+    compiled = _compiled(content, checked)
+    if cache is not None and isinstance(compiled, Compiled):
+        _remember(cache, content, documents, compiled)
+    return compiled
+
+
+def _remember(cache: Cache, content: Mapping[str, bytes], documents: Documents, compiled: Compiled) -> None:
+    stepwise.remember(cache, files.digests(content), documents, compiled.fleet, compiled.diagnostics)
 
 
 def compile_both(
@@ -84,6 +109,10 @@ def compile_both(
     Of the old one only errors are told.
     """
     with without_collector():
+        if cache is not None and not old[1] and not new[1]:
+            parts = stepwise.both(cache, old[0], new[0])
+            if parts is not None:
+                return _of_part(parts[0]), _of_part(parts[1])
         documents, problems = load(old[0], cache=cache)
 
         def is_right() -> bool:
@@ -91,10 +120,13 @@ def compile_both(
             return found.inventory is not None
 
         with parallel.beside(is_right, sum(map(len, old[0].values())) >= parallel.WORTH_IT) as old_is_right:
-            after = validate_files(*new, like=documents, cache=cache)
+            theirs, after = _judged(*new, like=documents, cache=cache)
             before = known(documents) if old_is_right() else validate_files(*old, cache=cache)
         first = _compiled(old[0], before)
-        return first, _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
+        second = _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
+        if cache is not None and isinstance(second, Compiled):
+            _remember(cache, new[0], theirs, second)
+        return first, second
 
 
 def _compiled(
@@ -104,6 +136,11 @@ def _compiled(
         return checked
     fleet = Fleet(checked.inventory, checked.grants, like)
     return Compiled(checked.inventory, fleet, files.digest(content), checked.diagnostics)
+
+
+def _of_part(part: Part) -> Compiled:
+    digest = files.digest_of(part.digests)
+    return Compiled(part.fleet.inventory, part.fleet, digest, part.warnings, part.others)
 
 
 def validate(

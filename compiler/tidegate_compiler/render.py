@@ -8,7 +8,8 @@ gateway/<name>/peers.json  policy.json
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from tidegate_schema import jsonfile
 from tidegate_schema.wgquick import KEYLESS_POSTUP, Peer
@@ -25,7 +26,7 @@ _BETWEEN = '","'
 
 def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
     """Return every file of the output by its path relative to it."""
-    files = {MANIFEST: jsonfile.canonical(_manifest(fleet, inventory_digest))}
+    files = {MANIFEST: manifest(fleet.name, inventory_digest, fleet.clients, fleet.gateways)}
     known: dict[
         int, tuple[str, str]
     ] = {}  # by identity: clients alike share their peers, and hashing them costs
@@ -81,16 +82,16 @@ def _template() -> jinja2.Template:
     return environment.get_template("wg0.conf.j2")
 
 
-def _manifest(fleet: Fleet, inventory_digest: str) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "fleet": fleet.name,
-        "inventory": inventory_digest,
-        "hosts": {
-            "client": list(fleet.clients),
-            "gateway": list(fleet.gateways),
-        },
-    }
+def manifest(fleet: str, inventory_digest: str, clients: Iterable[str], gateways: Iterable[str]) -> bytes:
+    """Return the file that names all hosts, given in order."""
+    return jsonfile.canonical(
+        {
+            "format": FORMAT,
+            "fleet": fleet,
+            "inventory": inventory_digest,
+            "hosts": {"client": list(clients), "gateway": list(gateways)},
+        }
+    )
 
 
 def _peers(gateway: GatewayHost) -> bytes:

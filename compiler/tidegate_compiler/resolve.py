@@ -124,7 +124,7 @@ class Fleet:
             for gateway in inventory.client_rows.get(client, _NO_CLIENT)[2]
         }
         moved |= self._other_peers
-        if new.has_policy:
+        if new.has_policy and not self._are_rules_shared:
             moved |= {
                 one.name
                 for one in new.gateways.values()
@@ -132,11 +132,26 @@ class Fleet:
             }
         return moved
 
+    @property
+    def _are_rules_shared(self) -> bool:
+        """Tell whether all that policies say, but for the clients themselves, is the very same value in `like`."""
+        old, new = self.like.inventory if self.like else None, self.inventory
+        return (
+            old is not None
+            and old.policies is new.policies
+            and old.resources is new.resources
+            and old.groups is new.groups
+        )
+
     @cached_property
     def _other_peers(self) -> Set[str]:
         """Return the gateways that are another peer to their clients than in `like`, or have other networks."""
         old, new = self.like.inventory.gateways if self.like else {}, self.inventory.gateways
         return {name for name in old.keys() | new.keys() if not _is_same_peer(old.get(name), new.get(name))}
+
+    def reaching(self, gateway: str) -> list[str]:
+        """Return the names of the policies that have a destination in a gateway's networks."""
+        return self._policies.reaching(self.inventory.gateways[gateway].network_set)
 
     def policy(self, gateway: str) -> Mapping[str, Any] | None:
         """Return a gateway's policy document, the same at every call; None where there are no policies at all."""
@@ -304,6 +319,10 @@ class _Policies:
         self._like = like
         self._named = {grant.policy: grant for grant in every_grant}
         self._alike: dict[str, bool] = {}
+
+    def reaching(self, networks: Iterable[Network]) -> list[str]:
+        """Return the names of the policies that have a destination in these networks, in order."""
+        return [grant.policy for grant in self._reaching.of(networks)]
 
     def are_alike(self, gateway: Gateway) -> bool:
         """Tell whether the same grants, saying the same, reach a gateway's networks here and in the other ones.

@@ -80,7 +80,7 @@ def comparisons(inventory: Inventory, every_grant: Iterable[Grant]) -> Iterator[
     """Yield the policies that say nothing: they match no packet, or others already say it all."""
     effective = []
     for grant in every_grant:
-        if _reaches(grant, inventory):
+        if reaches(grant, inventory):
             effective.append(grant)
         else:
             message = (
@@ -117,7 +117,7 @@ def _overruled(grant: Grant, others: list[Grant], inventory: Inventory) -> Itera
             return
 
 
-def _reaches(grant: Grant, inventory: Inventory) -> bool:
+def reaches(grant: Grant, inventory: Inventory) -> bool:
     """Tell whether some client of the grant routes some destination of it, in a family it has."""
     useful: dict[tuple[tuple[str, ...], frozenset[int]], bool] = {}
     for name in grant.selected.names():

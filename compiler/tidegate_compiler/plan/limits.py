@@ -96,7 +96,7 @@ def exceeded(
 
 
 def _exceeded(old: Side, new: Side, gained: Iterable[Access], limits: Limits) -> Iterator[Exceeded]:
-    total = len(old.names)
+    total = len(old.names) + old.others
     before = {name: client for client, name in old.names.items()}
     after = {name: client for client, name in new.names.items()}
     removed = sum(name not in after and client not in new.names for name, client in before.items())

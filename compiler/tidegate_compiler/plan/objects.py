@@ -84,6 +84,8 @@ def _values(inventory: Inventory, kind: str) -> Mapping[str, Any]:
 
 def _unlike(old: Mapping[str, Any], new: Mapping[str, Any]) -> Set[str]:
     """Return the names of what is not beyond doubt the same, or on one side only: the only ones to look at closely."""
+    if old is new:
+        return frozenset()
     return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 

@@ -33,7 +33,8 @@ class SourceError(Exception):
 class Side:
     """One side of a plan: its hosts' files and policies, the clients' names by ID, and its inventory if it has one.
 
-    `root` is the directory that places in the inventory are relative to, as people know it.
+    `root` is the directory that places in the inventory are relative to, as people know it. `others` is how many
+    clients there are beside those in `names`, the same ones on both sides.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Side:
     names: Mapping[str, str]
     inventory: Inventory | None
     diagnostics: tuple[Diagnostic, ...] = ()
+    others: int = 0
 
     def place(self, where: Where | None) -> str | None:
         """Return the path of a place's file from where people stand, or None for None."""
@@ -90,6 +92,7 @@ def of_compiled(content: Content, compiled: Compiled) -> Side:
         {identifier: name for name, identifier in fleet.ids.items()},
         compiled.inventory,
         compiled.diagnostics,
+        compiled.others,
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import compilerkit
 from bench import fleet
 from tidegate_compiler import cache as caching
-from tidegate_compiler import pipeline, sheets
+from tidegate_compiler import cachedrows, pipeline, sheets
 from tidegate_compiler.cache import Cache
 from tidegate_schema.cli import run
 from tidegate_schema.keys import LOW_ORDER_KEYS
@@ -79,17 +79,37 @@ def test_only_the_file_that_changed_is_parsed(tmp_path: Path, parsed: list[str])
     assert parsed == ["clients"]
     assert changed == compiled(None, root)
     # What is not used any more goes.
-    assert len(json.loads((tmp_path / "cache/rows").read_bytes().partition(b"\n")[2])) == 3 + 6
+    assert (
+        len([key for key in table(tmp_path / "cache/rows") if key.startswith(("clients", "groups"))]) == 3 + 6
+    )
+
+
+def table(path: Path) -> dict[str, list[Any]]:
+    """Return where the entries of a cache are: offset, length, digest."""
+    found: dict[str, list[Any]] = json.loads(path.read_bytes().split(b"\n", 2)[1])
+    return found
 
 
 def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-2])
+    path.write_bytes(path.read_bytes()[:200])
 
 
 def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    head, line, entries = path.read_bytes().split(b"\n", 2)
+    path.write_bytes(b"\n".join([head, line.replace(b"0", b"1", 1), entries]))
+
+
+def _flip_an_entry(path: Path) -> None:
+    head, line, entries = path.read_bytes().split(b"\n", 2)
+    offset, length, _ = next(found for key, found in table(path).items() if key.startswith("clients"))
+    spoilt = bytearray(entries)
+    spoilt[offset + length // 2] ^= 1
+    path.write_bytes(b"\n".join([head, line, spoilt]))
+
+
+def _cut_the_entries(path: Path) -> None:
+    head, line, _ = path.read_bytes().split(b"\n", 2)
+    path.write_bytes(b"\n".join([head, line, b""]))
 
 
 def _of_another_version(path: Path) -> None:
@@ -131,7 +151,17 @@ def _secret_emptied(path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        *(_cut, _flip, _of_another_version, _writable_by_others, _a_link, _a_fifo, _of_another_user),
+        *(
+            _cut,
+            _flip,
+            _flip_an_entry,
+            _cut_the_entries,
+            _of_another_version,
+            _writable_by_others,
+            _a_link,
+            _a_fifo,
+            _of_another_user,
+        ),
         *(_from_another_machine, _secret_emptied, _secret_for_all_to_read),
     ],
 )
@@ -156,6 +186,22 @@ def test_one_of_another_version_that_says_it_is_of_this_one_is_passed_over(
     words = head.split(b" ")
     words[3] = caching._made_by().encode()
     (tmp_path / "cache/rows").write_bytes(b" ".join(words) + b"\n" + body)
+    parsed.clear()
+    compiled(tmp_path / "cache")
+    assert parsed
+
+
+def test_one_of_other_code_of_the_same_version_is_passed_over(
+    tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a working copy, which has a version of its own only when it is released."""
+    for place in caching._CODE:
+        assert (place / "__init__.py").is_file()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/module.py").write_text("one")
+    monkeypatch.setattr(caching, "_CODE", (tmp_path / "code",))
+    compiled(tmp_path / "cache")
+    (tmp_path / "code/module.py").write_text("another")
     parsed.clear()
     compiled(tmp_path / "cache")
     assert parsed
@@ -205,7 +251,7 @@ def entry(kind: str, **members: Any) -> dict[str, Any]:
         "clients": {"a": (bytes(range(32)), (b"\x0a\x40\x00\x01",), ("gw",))},
         "groups": {"g": (("a", "b"), {}, {"a": 7})},
     }[kind]
-    return {**caching._WRITERS[kind](rows), **members}
+    return {**cachedrows.WRITERS[kind](rows), **members}
 
 
 @pytest.mark.parametrize(
@@ -236,9 +282,9 @@ def entry(kind: str, **members: Any) -> dict[str, Any]:
     ],
 )
 def test_an_entry_holds_no_more_than_a_file_could(kind: str, members: dict[str, Any]) -> None:
-    assert caching._READERS[kind](entry(kind))
+    assert cachedrows.READERS[kind](entry(kind))
     with pytest.raises((ValueError, IndexError, TypeError, AttributeError, KeyError)):
-        caching._READERS[kind](entry(kind, **members))
+        cachedrows.READERS[kind](entry(kind, **members))
 
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
@@ -259,10 +305,21 @@ GROUPS = st.tuples(
 @given(st.dictionaries(NAMES, CLIENTS, min_size=1, max_size=8), st.dictionaries(NAMES, GROUPS, min_size=1))
 def test_rows_come_back_as_they_were(clients: Any, groups: Any) -> None:
     for kind, rows in (("clients", clients), ("groups", groups)):
-        written = json.loads(json.dumps(caching._WRITERS[kind](rows)))
-        found = caching._READERS[kind](written)
+        written = json.loads(json.dumps(cachedrows.WRITERS[kind](rows)))
+        found = cachedrows.READERS[kind](written)
         assert found == rows
         assert list(found) == list(rows)
+
+
+def test_what_was_read_of_an_inventory_with_an_error_is_kept(tmp_path: Path, parsed: list[str]) -> None:
+    root = shutil.copytree(EXAMPLE, tmp_path / "inventory")
+    (root / "clients/operations.yaml").write_text("x: {}\n")
+    command = ["compile", str(root), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert run(command) == 1
+    assert parsed
+    parsed.clear()
+    assert run(command) == 1
+    assert parsed == []
 
 
 @pytest.mark.whole
@@ -306,11 +363,12 @@ def test_publish_and_verify_never_read_one() -> None:
         for p in PACKAGE.rglob("*.py")
         if "compiler.cache import" in p.read_text()
     }
-    assert users == {"load.py", "options.py", "pipeline.py", "plan/cli.py"}
+    steps = {f"stepwise/{name}.py" for name in ("changes", "notes", "part", "parts", "record", "step")}
+    assert users == {"cli.py", "load.py", "options.py", "pipeline.py", "plan/cli.py", *steps}
     for command in ("publish", "verify"):
         assert run([command, "--cache", "x"]) == 64
 
 
 def test_it_is_no_pickle() -> None:
-    assert "pickle" not in (text := (PACKAGE / "cache.py").read_text())
-    assert "marshal" not in text
+    for path in (PACKAGE / "cache.py", PACKAGE / "cachedrows.py", *(PACKAGE / "stepwise").glob("*.py")):
+        assert not any(name in path.read_text() for name in ("pickle", "marshal"))
