@@ -65,7 +65,8 @@ def _clients(keys: list[str], addresses: list[str], gateways: list[str]) -> list
         raise ValueError("an address twice")
     lists = {text: _different(_items(text)) for text in set(gateways)}  # few, shared by many clients
     return [
-        (key, tuple(map(packed, mine)), lists[text]) for key, mine, text in zip(raw, own, gateways, strict=True)
+        (key, tuple(map(packed, mine)), lists[text])
+        for key, mine, text in zip(raw, own, gateways, strict=True)
     ]
 
 

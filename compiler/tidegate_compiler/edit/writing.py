@@ -10,6 +10,7 @@ from tidegate_compiler.yamlplain import is_plain
 
 Fields = Mapping[str, "str | Sequence[str] | Mapping[str, str]"]
 
+
 def word(text: str, quote: bool = False) -> str:
     """Return a text as a YAML scalar: plain where that is safe, else in double quotes on one line."""
     return quoted(text) if quote or not is_plain(text) else text
