@@ -30,6 +30,7 @@ from tidegate_schema import validation
 from tidegate_schema.keys import CANONICAL_PATTERN, LOW_ORDER_KEYS
 
 _BETWEEN = re.compile(r"(?:#[^\n]*\n|\n)*")
+_FIRST = re.compile(r"^[^#\n]", re.MULTILINE)
 _KEY = rf' (?:"{CANONICAL_PATTERN}"|{CANONICAL_PATTERN})'
 _DASH = "\n    - "
 # Of all that begins with a letter, what some parser takes for a boolean or for nothing.
@@ -41,8 +42,8 @@ def rows(kind: str, text: str) -> Rows | None:
 
     The text holds no control characters but tabs and line ends.
     """
-    start = _BETWEEN.match(text).end()
-    form = next((form for form in _forms(kind) if form.match(text, start)), None)
+    first = _FIRST.search(text)
+    form = next((form for form in _forms(kind) if first and form.match(text, first.start())), None)
     if form is None:
         return None
     parts = form.split(text)
@@ -85,7 +86,8 @@ def _items(written: str) -> list[str]:
 
 def _different(names: list[str]) -> tuple[str, ...]:
     """Return names of which no two are the same and each is text to every parser; ValueError otherwise."""
-    if len(set(names)) != len(names) or not _WORDS.isdisjoint(names):
+    distinct = set(names)
+    if len(distinct) != len(names) or not distinct.isdisjoint(_WORDS):
         raise ValueError("a name twice, or none")
     if min(names) < "a" and not all(map(is_plain, names)):
         raise ValueError("a number or a date")

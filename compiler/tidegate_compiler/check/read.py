@@ -206,10 +206,14 @@ class _Kind:
         if self._kind not in sheets.KINDS:
             return dict(sorted(self._made.items()))
         rows = {name: self._rows[name] for name in sorted(self._rows)}
-        return Lazily(rows, self._make, self._made)
+        return Lazily(rows, self._make, self._made, self._place)
+
+    def _place(self, name: str) -> Where:
+        made = self._made.get(name)
+        return self._sheet_of[name].where(name) if made is None else made.where
 
     def _make(self, name: str) -> Any:
-        where = self._sheet_of[name].where(name)
+        where = self._place(name)
         return sheets.MAKERS[self._kind](name, self._rows[name], where, Rough.of(where, self._told))
 
 

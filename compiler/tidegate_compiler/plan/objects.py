@@ -152,7 +152,8 @@ def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, 
             for one in named("client")
         },
         "group": {
-            one.name: _Object(_group(inventory.group_rows[one.name]), one.where) for one in named("group")
+            name: _Object(_group(inventory.group_rows[name]), inventory.group_place(name))
+            for name in unlike["group"] & inventory.group_rows.keys()
         },
         "resource": {
             one.name: _Object(

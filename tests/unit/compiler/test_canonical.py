@@ -18,6 +18,7 @@ from tidegate_compiler.edit.add import add
 from tidegate_compiler.edit.form import form
 from tidegate_compiler.edit.survey import survey
 from tidegate_compiler.load import Document, load
+from tidegate_compiler.pipeline import validate_files
 from tidegate_compiler.scaffold import inventory_files
 from tidegate_schema import validation
 from tidegate_schema.keys import CANONICAL_PATTERN, LOW_ORDER_KEYS
@@ -314,6 +315,12 @@ def test_what_add_and_fmt_write_is_recognised() -> None:
             "gateways/c.yaml": b'fra1: {public_key: "x", endpoint: "203.0.113.1:1", networks: [10.20.0.0/16]}\n'
         }
         after = add(
-            before, survey(before), "client", "new", fields, "clients/a.yaml", ["a", "d"]
+            before,
+            survey(before, validate_files(before)),
+            "client",
+            "new",
+            fields,
+            "clients/a.yaml",
+            ["a", "d"],
         ).change.after
         assert all(recognised(kind, text) for kind, text in of_kinds(after))
