@@ -21,10 +21,11 @@ import re
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Any
 
 from tidegate_compiler.model import ClientRow, GroupRow
-from tidegate_compiler.sheets import Rows, packed
+from tidegate_compiler.sheets import Rows
 from tidegate_compiler.yamlplain import is_plain
 from tidegate_schema import validation
 from tidegate_schema.keys import CANONICAL_PATTERN, LOW_ORDER_KEYS
@@ -32,6 +33,10 @@ from tidegate_schema.keys import CANONICAL_PATTERN, LOW_ORDER_KEYS
 _BETWEEN = re.compile(r"(?:#[^\n]*\n|\n)*")
 _FIRST = re.compile(r"^[^#\n]", re.MULTILINE)
 _KEY = rf' (?:"{CANONICAL_PATTERN}"|{CANONICAL_PATTERN})'
+# IPv4 without a zero that leads, IPv6 without a dot and without the zeros that an IPv4-mapped one begins with: of these
+# the system's own reader thinks as `fields.host` does. A colon stands in quotes, for old parsers count minutes by it.
+_IPV4 = r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}/32"
+_ADDRESS = rf'(?:{_IPV4}|"(?:{_IPV4}|[1-9a-fA-F][0-9a-fA-F:]*/128)")'
 _DASH = "\n    - "
 # Of all that begins with a letter, what some parser takes for a boolean or for nothing.
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -52,7 +57,7 @@ def rows(kind: str, text: str) -> Rows | None:
         return None
     try:
         return dict(zip(_different(names), _READERS[kind](*values), strict=True))
-    except ValueError:
+    except (ValueError, OSError):
         return None
 
 
@@ -60,15 +65,17 @@ def _clients(keys: list[str], addresses: list[str], gateways: list[str]) -> list
     raw = [a2b_base64(key.strip(' "')) for key in keys]
     if not LOW_ORDER_KEYS.isdisjoint(raw):
         raise ValueError("a low-order key")
-    own = [_items(text.replace('"', "")) for text in addresses]
-    every = list(chain.from_iterable(own))
-    if len(set(every)) != len(every):
+    own = [_packed(_items(text.replace('"', ""))) for text in addresses]
+    if len(set(chain.from_iterable(own))) != sum(map(len, own)):
         raise ValueError("an address twice")
     lists = {text: _different(_items(text)) for text in set(gateways)}  # few, shared by many clients
-    return [
-        (key, tuple(map(packed, mine)), lists[text])
-        for key, mine, text in zip(raw, own, gateways, strict=True)
-    ]
+    return list(zip(raw, own, map(lists.__getitem__, gateways), strict=True))
+
+
+def _packed(hosts: list[str]) -> tuple[bytes, ...]:
+    return tuple(
+        [inet_pton(AF_INET, one[:-3]) if one[-3] == "/" else inet_pton(AF_INET6, one[:-4]) for one in hosts]
+    )
 
 
 def _groups(members: list[str]) -> list[GroupRow]:
@@ -104,9 +111,7 @@ def _forms(kind: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
         part = schema["additionalProperties"]["properties"][field]
         in_line = in_lines = _KEY
         if part["type"] == "array":
-            item = validation.pattern(part["items"])
-            if field == "addresses":  # of which those with a colon stand in quotes
-                item = rf'(?:[0-9.]+/32|"{item}")'
+            item = _ADDRESS if field == "addresses" else validation.pattern(part["items"])
             more = f"{{0,{part['maxItems'] - 1}}}" if "maxItems" in part else "*"
             in_line = rf" \[{item}(?:, {item}){more}\]"
             in_lines = rf"{in_line}|{_DASH}{item}(?:{_DASH}{item}){more}"

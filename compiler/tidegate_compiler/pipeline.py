@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compiled:
-    """An inventory without errors, and its hosts."""
+    """An inventory without errors, the files that it was read from, and its hosts."""
 
     inventory: Inventory
     fleet: Fleet
-    digest: str
+    content: Mapping[str, bytes]
     diagnostics: tuple[Diagnostic, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Return what names the inventory in its output; a plan, which writes none, does without."""
+        return files.digest(self.content)
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
@@ -103,7 +108,7 @@ def _compiled(
     if checked.inventory is None:
         return checked
     fleet = Fleet(checked.inventory, checked.grants, like)
-    return Compiled(checked.inventory, fleet, files.digest(content), checked.diagnostics)
+    return Compiled(checked.inventory, fleet, content, checked.diagnostics)
 
 
 def validate(
