@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +37,7 @@ CLIENTS = [
     "  gateways:\n    - fra1\n#\n",
 ]
 GROUPS = [
+    "a: {members: [b]}\n# c: {members: [d]}\n# e\n",
     "a: {members: [b, c-1]}\n# d\nd: {members: [yes-b]}\n",
     "a:\n  members: [b, 2c]\n\n\nd:\n  members:\n    - b\n    - c\n",
 ]
@@ -221,6 +223,7 @@ GROUP = "a: {members: [b]}\n"
         ("groups", "---\n" + GROUP),
         ("groups", GROUP + "...\n"),
         ("groups", " " + GROUP),
+        ("groups", "a:\n  members: [b]\n# c:\n  members: [d]\n# e\n"),
         ("groups", "# " + GROUP),
         ("groups", GROUP + " # c\n"),
         ("groups", GROUP + "  \n"),
@@ -282,6 +285,14 @@ def test_anything_else_is_left_to_the_readers(kind: str, text: str) -> None:
     assert canonical.rows(kind, text) is None
 
 
+@pytest.mark.parametrize(
+    "address", ["010.64.0.1/32", "10.64.0.00/32", "00.0.0.0/32", "10.64.0.1.0/32", "10.64.1/32"]
+)
+def test_no_address_is_recognised_that_systems_differ_on(address: str) -> None:
+    """Some read a leading zero as octal; the one under this test may refuse it by itself."""
+    assert re.fullmatch(canonical._ADDRESS, address) is None
+
+
 def test_the_forms_name_every_field_that_a_schema_requires() -> None:
     """And no other: one that is optional makes a file none of these."""
     for kind, fields in canonical._FIELDS.items():
@@ -300,6 +311,17 @@ def test_the_files_of_the_bench_and_of_a_new_inventory_are_recognised(tmp_path: 
         for kind, text in of_kinds(found):
             assert recognised(kind, text)
             assert recognised(kind, form(text))
+
+
+def test_loading_takes_what_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And asks no parser then, nor a schema."""
+    fleet.generate(tmp_path, 600)
+    found = {
+        path: data for path, data in files.read(tmp_path)[0].items() if path.startswith(("clients", "groups"))
+    }
+    wanted = [canonical.rows(kind, text) for kind, text in of_kinds(found)]
+    monkeypatch.setattr(quick, "read", lambda kind, text: None)
+    assert [getattr(document, "content", None) for document in load(found)[0]] == wanted
 
 
 def test_what_add_and_fmt_write_is_recognised() -> None:
