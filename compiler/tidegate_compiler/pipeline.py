@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate_compiler import files, output, parallel
-from tidegate_compiler.check import Checked, check, known
+from tidegate_compiler.check import Checked, Reading, check, known
 from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
@@ -90,14 +90,15 @@ def compile_both(
     """
     with without_collector():
         documents, problems = load(old[0], cache=cache)
+        reading = Reading.of(documents)
 
         def is_right() -> bool:
-            found = check(documents, [*old[1], *problems], old[0], with_warnings=False)
+            found = check(documents, [*old[1], *problems], old[0], with_warnings=False, reading=reading)
             return found.inventory is not None
 
         with parallel.beside(is_right, sum(map(len, old[0].values())) >= parallel.WORTH_IT) as old_is_right:
             after = validate_files(*new, like=documents, cache=cache)
-            before = known(documents) if old_is_right() else validate_files(*old, cache=cache)
+            before = known(reading) if old_is_right() else validate_files(*old, cache=cache)
         first = _compiled(old[0], before)
         return first, _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
 
