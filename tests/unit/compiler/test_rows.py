@@ -363,6 +363,20 @@ def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert children() == set()
 
 
+@pytest.mark.parametrize(("cores", "may_again"), [({0, 1}, False), ({0, 1, 2}, True)])
+def test_no_more_processes_than_cores(
+    cores: set[int], may_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    assert parallel._may_fork()
+    with parallel.beside(parallel._may_fork, True) as in_the_child:
+        assert parallel._may_fork() == may_again
+        assert in_the_child() == may_again
+    assert parallel._may_fork()
+    assert children() == set()
+
+
 def test_a_large_check_beside_says_what_a_small_one_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
