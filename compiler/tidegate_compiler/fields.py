@@ -6,6 +6,7 @@ holds nothing its author wrote but digits, names and base64: render never sees a
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -55,6 +56,7 @@ def public_key(text: str) -> bytes:
         raise FieldError("TG020", str(error)) from None
 
 
+@functools.lru_cache(1 << 14)  # both sides of a plan say nearly the same
 def network(text: str) -> Network:
     """Read a prefix without host bits."""
     match = _PREFIX_FORM.fullmatch(text)

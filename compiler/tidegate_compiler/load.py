@@ -9,7 +9,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tidegate_compiler import parallel, quick, sheets
+from tidegate_compiler import canonical, parallel, quick, sheets
 from tidegate_compiler.diagnostics import Diagnostic, Where
 from tidegate_compiler.files import OVERLAY_FILE
 from tidegate_compiler.progress import track
@@ -128,11 +128,16 @@ def _kind(file: str) -> str:
 
 def _quickly(file: str, data: bytes) -> Any:
     """Return a file's objects or rows, plain values through and through; None when it takes the careful reader."""
-    text = _text(file, data, [])
-    objects = None if text is None else quick.read(_kind(file), text)
-    if objects is not None and _kind(file) in sheets.KINDS:
-        return sheets.read(_kind(file), objects)
-    return objects
+    kind, text = _kind(file), _text(file, data, [])
+    if text is None:
+        return None
+    if kind not in sheets.KINDS:
+        return quick.read(kind, text)
+    rows = canonical.rows(kind, text)
+    if rows is not None:
+        return rows
+    objects = quick.read(kind, text)
+    return None if objects is None else sheets.read(kind, objects)
 
 
 def _text(file: str, data: bytes, problems: list[Diagnostic]) -> str | None:

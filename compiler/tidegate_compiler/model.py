@@ -41,9 +41,19 @@ class At(NamedTuple, Generic[T]):
 class Lazily(Mapping[str, T]):
     """Objects by name that are made when somebody asks for one: of clients there may be a hundred thousand."""
 
-    def __init__(self, rows: Mapping[str, Any], make: Callable[[str], T], made: Mapping[str, T]) -> None:
-        """Hold an object for each name in `rows`, in that order: one of `made`, or else what `make` returns."""
+    def __init__(
+        self,
+        rows: Mapping[str, Any],
+        make: Callable[[str], T],
+        made: Mapping[str, T],
+        place: Callable[[str], Where] | None = None,
+    ) -> None:
+        """Hold an object for each name in `rows`, in that order: one of `made`, or else what `make` returns.
+
+        `place`, if known, tells where one stands without making it.
+        """
         self.rows = rows
+        self.place = place
         self._make = make
         self.made = dict(made)
 
@@ -246,6 +256,12 @@ class Inventory:
     def group_rows(self) -> Mapping[str, GroupRow]:
         """Return the groups' values alone, in order of name."""
         return _rows(self.groups)
+
+    def group_place(self, name: str) -> Where:
+        """Return where a group stands, without making what is not made: the largest has half of all clients."""
+        if isinstance(self.groups, Lazily) and self.groups.place is not None:
+            return self.groups.place(name)
+        return self.groups[name].where
 
 
 def _rows(objects: Mapping[str, Any]) -> Mapping[str, Any]:

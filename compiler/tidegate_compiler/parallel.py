@@ -77,12 +77,16 @@ def beside(work: Callable[[], Any], is_large: bool) -> Iterator[Callable[[], Any
 
 
 def _may_fork() -> bool:
-    # A lock that another thread holds would stay locked in the child for good.
-    return threading.active_count() == 1 and len(os.sched_getaffinity(0)) > 1
+    # A lock that another thread holds would stay locked in the child for good. More processes than cores only copy
+    # each other's memory.
+    return threading.active_count() == 1 and _Child.at_work + 1 < len(os.sched_getaffinity(0))
 
 
 class _Child:
     """A fork that does one thing, writes what it found into a pipe and ends."""
+
+    at_work = 0
+    """How many there are beside this process, or beside the ones that it is a child of."""
 
     def __init__(self, work: Iterable[Any]) -> None:
         """Fork; the child makes the items of `work`. Raises OSError when the system refuses."""
@@ -94,6 +98,7 @@ class _Child:
             os.close(self._pipe)
             os.close(write)
             raise
+        _Child.at_work += 1
         if self._process == 0:
             status = 1
             try:
@@ -114,6 +119,7 @@ class _Child:
 
     def end(self) -> None:
         """Leave nothing behind, also when the parent's part of the work ended in an exception."""
+        _Child.at_work -= 1
         os.close(self._pipe)
         if self._process != -1:
             with suppress(ProcessLookupError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate_compiler import files, output, parallel, stepwise
-from tidegate_compiler.check import Checked, check, known
+from tidegate_compiler.check import Checked, Reading, check, known
 from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compiled:
-    """An inventory without errors, and its hosts.
+    """An inventory without errors, the files that it was read from, and its hosts.
 
     Of an inventory that differs little from the last one, it may be a part alone: `others` is then how many clients are
     left out, none of which has changed.
@@ -36,9 +36,14 @@ class Compiled:
 
     inventory: Inventory
     fleet: Fleet
-    digest: str
+    content: Mapping[str, bytes]
     diagnostics: tuple[Diagnostic, ...]
     others: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Return what names the inventory in its output; a plan, which writes none, does without."""
+        return files.digest(self.content)
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
@@ -112,16 +117,17 @@ def compile_both(
         if cache is not None and not old[1] and not new[1]:
             parts = stepwise.both(cache, old[0], new[0])
             if parts is not None:
-                return _of_part(parts[0]), _of_part(parts[1])
+                return _of_part(parts[0], old[0]), _of_part(parts[1], new[0])
         documents, problems = load(old[0], cache=cache)
+        reading = Reading.of(documents)
 
         def is_right() -> bool:
-            found = check(documents, [*old[1], *problems], old[0], with_warnings=False)
+            found = check(documents, [*old[1], *problems], old[0], with_warnings=False, reading=reading)
             return found.inventory is not None
 
         with parallel.beside(is_right, sum(map(len, old[0].values())) >= parallel.WORTH_IT) as old_is_right:
             theirs, after = _judged(*new, like=documents, cache=cache)
-            before = known(documents) if old_is_right() else validate_files(*old, cache=cache)
+            before = known(reading) if old_is_right() else validate_files(*old, cache=cache)
         first = _compiled(old[0], before)
         second = _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
         if cache is not None and isinstance(second, Compiled):
@@ -135,12 +141,11 @@ def _compiled(
     if checked.inventory is None:
         return checked
     fleet = Fleet(checked.inventory, checked.grants, like)
-    return Compiled(checked.inventory, fleet, files.digest(content), checked.diagnostics)
+    return Compiled(checked.inventory, fleet, content, checked.diagnostics)
 
 
-def _of_part(part: Part) -> Compiled:
-    digest = files.digest_of(part.digests)
-    return Compiled(part.fleet.inventory, part.fleet, digest, part.warnings, part.others)
+def _of_part(part: Part, content: Mapping[str, bytes]) -> Compiled:
+    return Compiled(part.fleet.inventory, part.fleet, content, part.warnings, part.others)
 
 
 def validate(

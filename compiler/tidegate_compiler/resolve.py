@@ -166,6 +166,14 @@ class Fleet:
                 )
         return self._documents[gateway]
 
+    def policies(self, gateways: Iterable[str]) -> dict[str, Mapping[str, Any] | None]:
+        """Return the policy documents of those gateways that there are, plain values through and through."""
+        return {name: self.policy(name) for name in gateways if name in self.gateways}
+
+    def remember(self, policies: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Take in what `policies` of this fleet returned to another process."""
+        self._documents.update(policies)
+
     @cached_property
     def ids(self) -> Mapping[str, str]:
         """Return every client's ID by its name."""

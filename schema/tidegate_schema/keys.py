@@ -27,7 +27,9 @@ LOW_ORDER_KEYS = frozenset(
 )
 
 # The 43rd digit of 32 bytes ends in two bits that stand for nothing; in canonical base64 (RFC 4648, 3.5) they are 0.
-_LAST_DIGITS = frozenset("AEIMQUYcgkosw048")
+_LAST_DIGITS = "AEIMQUYcgkosw048"
+CANONICAL_PATTERN = rf"[A-Za-z0-9+/]{{42}}[{_LAST_DIGITS}]="
+"""What the canonical base64 of 32 bytes looks like, as a part of a regular expression."""
 
 
 def parse_public_key(text: str) -> bytes:

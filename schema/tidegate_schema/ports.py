@@ -6,8 +6,9 @@ address family, because `icmp` is protocol 1 in IPv4 and 58 in IPv6 (IANA protoc
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ANY_PROTOCOL = -1
 ICMP = {4: 1, 6: 58}
@@ -19,8 +20,7 @@ _PORTED_FORM = re.compile(r"(tcp|udp|sctp)/([0-9]{1,5})(?:-([0-9]{1,5}))?")
 _PROTO_FORM = re.compile(r"proto/([0-9]{1,3})")
 
 
-@dataclass(frozen=True, order=True)
-class PortRange:
+class PortRange(NamedTuple):
     """One protocol and an inclusive range of destination ports.
 
     `protocol` is an IP protocol number or ANY_PROTOCOL. A protocol without ports has the full range, so that
@@ -52,6 +52,7 @@ class PortRange:
         return f"{name}/{self.first}" if self.first == self.last else f"{name}/{self.first}-{self.last}"
 
 
+@functools.lru_cache(1 << 14)  # many policies name one resource
 def parse_ports(text: str, family: int) -> PortRange:
     """Read a written form for address family 4 or 6; ValueError with a one-line reason."""
     if text == "any":

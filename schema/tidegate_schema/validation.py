@@ -36,6 +36,11 @@ def schema(kind: str) -> dict[str, Any]:
     return document
 
 
+def pattern(part: dict[str, Any]) -> str:
+    """Return the pattern of a part of a schema without its ends, to stand in a larger regular expression."""
+    return str(part["pattern"]).removeprefix("^").removesuffix(_END)
+
+
 def kinds() -> list[str]:
     """Return the names of all schemas, sorted."""
     folder = importlib.resources.files("tidegate_schema") / "schemas"

@@ -17,7 +17,7 @@ from tidegate_compiler.grants import Grant, grants
 from tidegate_compiler.load import Document, Documents
 from tidegate_compiler.model import Inventory
 
-__all__ = ["Checked", "check", "known"]
+__all__ = ["Checked", "Reading", "check", "known"]
 
 _LARGE = 20_000  # clients; a fork costs as much as a look at some thousand
 
@@ -36,17 +36,35 @@ class Checked:
     grants: tuple[Grant, ...] = ()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read of documents: the model, complete or not, and what `read` says of it."""
+
+    inventory: Inventory
+    problems: list[Diagnostic]
+    told: set[str]
+
+    @classmethod
+    def of(cls, documents: Documents) -> Reading:
+        """Read documents."""
+        problems: list[Diagnostic] = []
+        told: set[str] = set()
+        return cls(read(documents, problems, told), problems, told)
+
+
 def check(
     documents: Documents,
     earlier: list[Diagnostic],
     files: Mapping[str, bytes],
     at: int | None = None,
     with_warnings: bool = True,
+    reading: Reading | None = None,
 ) -> Checked:
     """Judge an inventory. `earlier` are the problems of reading and loading; `at` a Unix second, or None.
 
     With `at`, what has expired by then is reported too; without it, no clock plays any part. Without warnings, those
-    that need a comparison of all policies are spared, and so are `grants`.
+    that need a comparison of all policies are spared, and so are `grants`. `reading` is what was read of the documents,
+    if that is known.
     """
     problems = [*earlier, *missing_overlay(documents, files)]
     unread: list[Unread] = []
@@ -57,8 +75,9 @@ def check(
         found, left = structure(document)
         problems.extend(p for p in found if (p.where, p.code) not in aliases)
         unread.extend(left)
-    told: set[str] = set()
-    inventory = read(documents, problems, told)
+    reading = reading or Reading.of(documents)
+    inventory = reading.inventory
+    problems.extend(reading.problems)
     problems.extend(_never_lost(unread, problems))
     incomplete = _incomplete(earlier)
     problems.extend(references(inventory, incomplete))
@@ -76,17 +95,16 @@ def check(
     if sound:
         problems.extend(compared)
         problems.extend(expired(inventory, at) if at is not None else ())
-    told |= {problem.where.file for problem in problems if isinstance(problem.where, Rough)}
+    told = reading.told | {problem.where.file for problem in problems if isinstance(problem.where, Rough)}
     if told:
         return Checked(None, (), frozenset(told))
     told_once = tuple(sorted(set(problems)))
     return Checked(inventory if sound else None, told_once, grants=every_grant)
 
 
-def known(documents: Documents) -> Checked:
+def known(reading: Reading) -> Checked:
     """Return what `check` does of documents that are known to have no error, without warnings."""
-    inventory = read(documents, [], set())
-    return Checked(inventory, (), grants=grants(inventory))
+    return Checked(reading.inventory, (), grants=grants(reading.inventory))
 
 
 def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:

@@ -180,10 +180,9 @@ class _Kind:
 
     def _add_rows(self, document: QuickDocument) -> None:
         self._sheets.append(document)
-        rows = dict(document.content)
-        for name in [name for name in rows if name in self._rows]:
-            self._is_new(name, document.where(name))
-            del rows[name]
+        rows: Mapping[str, Any] = document.content
+        if not self._rows.keys().isdisjoint(rows):
+            rows = {name: row for name, row in rows.items() if self._is_new(name, document.where(name))}
         self._rows.update(rows)
 
     def _is_new(self, name: str, where: Where) -> bool:
@@ -206,10 +205,15 @@ class _Kind:
         """Return them by name, in order of name."""
         if self._kind not in sheets.KINDS:
             return dict(sorted(self._made.items()))
-        return Lazily(dict(sorted(self._rows.items())), self._make, self._made)
+        rows = {name: self._rows[name] for name in sorted(self._rows)}
+        return Lazily(rows, self._make, self._made, self._place)
+
+    def _place(self, name: str) -> Where:
+        made = self._made.get(name)
+        return self._sheet_of[name].where(name) if made is None else made.where
 
     def _make(self, name: str) -> Any:
-        where = self._sheet_of[name].where(name)
+        where = self._place(name)
         return sheets.MAKERS[self._kind](name, self._rows[name], where, Rough.of(where, self._told))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from tidegate_compiler.edit.editor import Editor, LayoutError, Path, value_at
 from tidegate_compiler.edit.spans import LIST, MAPPING, SCALAR, Span
-from tidegate_compiler.edit.writing import Style, flow_value, in_block, is_plain, quoted, word
+from tidegate_compiler.edit.writing import Style, flow_value, in_block, quoted, word
+from tidegate_compiler.yamlplain import is_plain
 
 Value = str | Sequence[str] | Mapping[str, str]
 

@@ -11,11 +11,15 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from typing import TYPE_CHECKING, TypeAlias
 
+from tidegate_compiler import parallel
 from tidegate_compiler.plan.objects import ADDED, CHANGED, REMOVED
 from tidegate_compiler.render import of_client, of_gateway
 
 if TYPE_CHECKING:  # a plan of compile outputs does without the compiler
     from tidegate_compiler.resolve import ClientHost, Fleet
+
+# What makes a fork worth its while: the clients of a fleet, and the gateways whose policies have to be made.
+_LARGE, _MANY = 20_000, 20
 
 Key: TypeAlias = tuple[str, str]
 """A host: its kind, client or gateway, and its name."""
@@ -53,6 +57,22 @@ class Rendered(Hosts):
     def __len__(self) -> int:
         """Return how many hosts there are."""
         return len(self.fleet.clients) + len(self.fleet.gateways)
+
+
+def make_policies(old: Hosts, new: Hosts) -> None:
+    """Make the policies of the gateways that may differ, of many the old ones in another process meanwhile.
+
+    Whoever asks for one of them gets it at once then; without this it would be made when asked for.
+    """
+    fleets = _shared(old, new)
+    if fleets is None:
+        return
+    before, after = fleets
+    names = after.changed_gateways
+    is_large = len(before.clients) >= _LARGE and len(names) >= _MANY
+    with parallel.beside(lambda: before.policies(names), is_large) as theirs:
+        after.policies(names)
+        before.remember(theirs())
 
 
 def differing(old: Hosts, new: Hosts) -> dict[Key, dict[str, str]]:

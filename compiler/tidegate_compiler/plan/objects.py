@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate_compiler.diagnostics import Where
-from tidegate_compiler.model import ALL_CLIENTS, AccessTest, At, From, Group, Inventory, Policy
+from tidegate_compiler.model import ALL_CLIENTS, AccessTest, At, From, GroupRow, Inventory, Policy
 from tidegate_compiler.times import format_instant
 from tidegate_schema.keys import client_id
 
@@ -153,7 +153,10 @@ def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, 
             )
             for one in named("client")
         },
-        "group": {one.name: _Object(_group(one), one.where) for one in named("group")},
+        "group": {
+            name: _Object(_group(inventory.group_rows[name]), inventory.group_place(name))
+            for name in unlike["group"] & inventory.group_rows.keys()
+        },
         "resource": {
             one.name: _Object(
                 {"addresses": _texts(one.addresses), "ports": _texts(one.ports or ())}, one.where
@@ -165,10 +168,11 @@ def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, 
     }
 
 
-def _group(group: Group) -> Fields:
-    fields = {"members": _texts(group.members)}
-    for field, times in (("not_before", group.not_before), ("expires", group.expires)):
-        fields |= {f"{field} of {member}": (format_instant(at.value),) for member, at in times.items()}
+def _group(row: GroupRow) -> Fields:
+    members, not_before, expires = row
+    fields = {"members": tuple(sorted(members))}
+    for field, times in (("not_before", not_before), ("expires", expires)):
+        fields |= {f"{field} of {member}": (format_instant(time),) for member, time in times.items()}
     return fields
 
 

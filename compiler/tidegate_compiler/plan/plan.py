@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate_compiler.plan import access, bundles, objects
-from tidegate_compiler.plan.hosts import changed_clients, changed_gateways
+from tidegate_compiler.plan.hosts import changed_clients, changed_gateways, make_policies
 from tidegate_compiler.plan.limits import DEFAULT, Exceeded, Limits, exceeded
 from tidegate_compiler.plan.source import Side
 from tidegate_compiler.plan.words import Access, Words
@@ -32,6 +32,7 @@ class Plan:
 def plan(old: Side, new: Side, limits: Limits = DEFAULT) -> Plan:
     """Compare two sides. Whoever refuses to act past a limit reads `exceeded`."""
     words = Words(old, new)
+    make_policies(old.hosts, new.hosts)
     changed = changed_gateways(old.hosts, new.hosts)
     told = [words.say(one) for one in access.differences(old.policies, new.policies, changed)]
     gained = tuple(one for one in told if one.gained)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tidegate_compiler import files as layout
 from tidegate_compiler import pipeline
 from tidegate_compiler.check import Checked, check
 from tidegate_compiler.check.step import is_right
@@ -110,7 +109,7 @@ class Snapshot:
         if checked.inventory is None:
             return None
         fleet = Fleet(checked.inventory, checked.grants, self._fleet)
-        return Compiled(checked.inventory, fleet, layout.digest(self.files), checked.diagnostics)
+        return Compiled(checked.inventory, fleet, self.files, checked.diagnostics)
 
     def objects(self, kind: str) -> Objects:
         """Return the objects of a kind by name, in order of name; each is made when it is asked for. KeyError."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tidegate_compiler import pipeline, quick
+from tidegate_compiler import canonical, pipeline, quick
 from tidegate_compiler.load import load
 from tidegate_compiler.yamltree import parse, plain
 from tidegate_schema import validation
@@ -173,6 +173,7 @@ def test_diagnostics_of_both_paths_are_the_same(monkeypatch: pytest.MonkeyPatch)
     """Over every bad inventory: the files that are wrong are read again, with every position."""
     roots = sorted(path for path in (EXAMPLE.parent / "tests/inventories/bad").iterdir() if path.is_dir())
     fast = [pipeline.validate(root, 1893456000).diagnostics for root in roots]
-    monkeypatch.setattr(quick, "read", lambda kind, text: None)
+    for module, reader in ((canonical, "rows"), (quick, "read")):
+        monkeypatch.setattr(module, reader, lambda kind, text: None)
     assert fast == [pipeline.validate(root, 1893456000).diagnostics for root in roots]
     assert any(fast)

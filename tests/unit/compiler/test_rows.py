@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from ruamel.yaml import YAML
 from bench import fleet
 from compilerkit import client, gateway, inventory, key, policy
 from plankit import told
-from tidegate_compiler import fields, files, parallel, pipeline, quick, sheets
+from tidegate_compiler import fields, files, parallel, pipeline, quick, resolve, sheets
 from tidegate_compiler.model import Client, Group, Lazily
 from tidegate_compiler.pipeline import Compiled, compile_both, compile_files, validate_files
 from tidegate_compiler.plan import document as documents
+from tidegate_compiler.plan import hosts
 from tidegate_compiler.plan.hosts import Rendered, differing
 from tidegate_compiler.plan.plan import plan
 from tidegate_compiler.plan.source import Content, of_compiled
@@ -85,6 +87,7 @@ def test_both_ways_compile_to_the_same_bytes(raw: dict[str, Any]) -> None:
         for name, one in getattr(checked.inventory, kind).items():
             made = getattr(fast.inventory, kind)[name]
             assert (made.row, made.where) == (one.row, one.where)
+            assert kind != "groups" or fast.inventory.group_place(name) == one.where
             assert isinstance(made, Client | Group)
 
 
@@ -216,6 +219,34 @@ def test_a_plan_of_a_fleet_says_the_same_of_shared_sides(tmp_path: Path) -> None
     assert len([one for one in document["objects"] if one["kind"] == "policy"]) == 3
 
 
+def test_a_group_that_is_read_carefully_has_a_place_too() -> None:
+    found = validate_files(block_style(LIKE) | {"groups/all.yaml": b'"g": {members: [alice, bob]}\n'})
+    assert found.inventory is not None
+    assert found.inventory.group_place("g") == found.inventory.groups["g"].where
+
+
+@pytest.mark.usefixtures("_two_processes")
+def test_two_processes_make_the_policies_of_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.generate(tmp_path, 300)
+    old = files.read(tmp_path)[0]
+    new = old | {
+        "policies/all.yaml": old["policies/all.yaml"].replace(b"action: deny", b"action: allow", 3),
+        "groups/0000.yaml": re.sub(rb"    - .*\n(?=    - )", b"", old["groups/0000.yaml"], count=1),
+    }
+    alone = told(old, new)
+    for limit in ("_LARGE", "_MANY"):
+        monkeypatch.setattr(hosts, limit, 1)
+    made: list[resolve._Policies] = []
+    real = resolve._Policies.of
+    monkeypatch.setattr(resolve._Policies, "of", lambda self, *args: made.append(self) or real(self, *args))
+    before, after = both(old, new)
+    sides = [of_compiled(Content("inv", "inv", {}, []), one) for one in (before, after)]
+    assert json.loads(json.dumps(documents.document(plan(*sides)))) == json.loads(json.dumps(alone))
+    assert made
+    assert set(made) == {after.fleet._policies}  # the other process made the old ones
+    assert not before.inventory.groups.made  # type: ignore[attr-defined]  # nor is a group made for its place alone
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
 @given(
     universes(), universes(), st.sampled_from(["", "policies", "clients", "groups", "resources", "gateways"])
@@ -329,6 +360,20 @@ def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> N
         raise ValueError("in between")
     with parallel.beside(work, False) as found:
         assert found() == mine
+    assert children() == set()
+
+
+@pytest.mark.parametrize(("cores", "may_again"), [({0, 1}, False), ({0, 1, 2}, True)])
+def test_no_more_processes_than_cores(
+    cores: set[int], may_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: cores)
+    assert parallel._may_fork()
+    with parallel.beside(parallel._may_fork, True) as in_the_child:
+        assert parallel._may_fork() == may_again
+        assert in_the_child() == may_again
+    assert parallel._may_fork()
     assert children() == set()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tidegate_compiler.edit import form as formatting
 from tidegate_compiler.edit.editor import Editor, LayoutError
 from tidegate_compiler.edit.form import form
-from tidegate_compiler.edit.writing import is_plain
+from tidegate_compiler.yamlplain import is_plain
 from tidegate_compiler.yamltree import parse, plain
 
 FIELDS = {"public_key": "K=", "addresses": ["10.64.0.2/32", "fd64::2/128"], "expires": {"x": "2031-01-31"}}
