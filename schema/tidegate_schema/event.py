@@ -83,23 +83,17 @@ LAYOUT = struct.Struct("<QQQII16s16s16sHHBBBBBBBBB3xQQQQQ8x")
 assert LAYOUT.size == RECORD_BYTES
 Template: TypeAlias = tuple[bytes, bytes]
 """What is the same in all events of a flow: the bytes 24 ‥ 88 and 90 ‥ 91 of its records."""
-STAMPED = struct.Struct("<QQQ65sB2s4xQQ32x")
-"""A record from a template: sequence number, monotonic, wall, template, TCP flags, template, packets, bytes."""
+STAMPED = struct.Struct("<Q16s65sB2s4xQQ32x")
+"""A record from a template: sequence number, times, template, TCP flags, template, packets, bytes."""
 assert STAMPED.size == RECORD_BYTES
 TIMES = struct.Struct("<QQ")
-"""Monotonic and wall time, as they stand in a record."""
+"""Monotonic and wall time, as they stand in a record: many have the same."""
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _KINDS = {int(kind): kind.name.lower().replace("_", "-") for kind in Kind}
 _ENDS = {int(end): end.name.lower() for end in End}
 _REASONS = {int(reason): reason.name.lower().replace("_", "-") for reason in Reason}
 _TCP = 6
 _TRANSPORTS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
-
-
-@functools.cache
-def stamped(count: int) -> struct.Struct:
-    """Return so many records as STAMPED has them, but that both times are packed already: 7 values for each."""
-    return struct.Struct("<" + "Q16s65sB2s4xQQ32x" * count)
 
 
 class Event(NamedTuple):

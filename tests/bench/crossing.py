@@ -38,7 +38,7 @@ FLOW_SET, TUN_ONLY, LOGGED = (
     ("flow_cache=off",),
     ("logging_enabled=on", "log_granularity=packet"),
 )
-BARE, UNLIMITED = ("bare", *TUN_ONLY), ("unlimited", *FLOW_SET)
+BARE, TURNS, UNLIMITED = ("bare", *TUN_ONLY), ("turns", *TUN_ONLY), ("unlimited", *FLOW_SET)
 FEW, MANY = (10, 1), (100_000, 3_000)
 """Clients and rules."""
 OTHER_SOURCE = "10.64.0.12"
@@ -53,7 +53,7 @@ class Crossing:
     mtu = 1500
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory, self.run = directory, directory / "run"
         self.client, self.gateway, self.service = (Host(n, directory) for n in ("client", "gw", "service"))
         for one, link, far in ((self.client, "eth0", "wan0"), (self.service, "eth0", "lan0")):
             sh(
@@ -91,7 +91,7 @@ class Crossing:
             finally:
                 self.gateway.sh("nft", "delete", "table", "ip", "base")
             return
-        words = ("-m", "bench.gateway", self.link, "lan0", str(self.directory / "run"))
+        words = ("-m", "bench.gateway", self.link, "lan0", str(self.run))
         sizes = (str(clients), str(rules), f"mtu={self.mtu}")
         process = self.gateway.start(PYTHON, *words, *sizes, *settings, stdout=subprocess.PIPE)
         assert process.stdout is not None

@@ -81,7 +81,7 @@ def in_sandbox(part: str, rounds: int, programs: Collection[str]) -> dict[str, f
 
 def main() -> None:
     prepare_sandbox()
-    with tempfile.TemporaryDirectory() as directory, closing(Crossing(Path(directory))) as path:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, closing(Crossing(Path(directory))) as path:
         kinds: dict[str, Callable[[], float]] = {
             "TCP": path.tcp,
             "UDP": lambda: path.flood("sockets"),

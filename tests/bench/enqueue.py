@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from bench.crossing import FEW, LOGGED, MANY, TUN_ONLY, Crossing
+from bench import turns
+from bench.crossing import FEW, LOGGED, MANY, TUN_ONLY, TURNS, Crossing
 from bench.datapath import TOLD, UNITS, in_sandbox
 from bench.measure import in_turn
 from bench.rows import Row
-from bench.upcalls import crossed_tun
 from netns.lab import prepare_sandbox
 
 DEAD_SECONDS = 60.0
@@ -30,9 +29,9 @@ DEAD = (*LOGGED, "log_endpoint=http://127.0.0.1:9/")
 def rows(part: str, rounds: int) -> list[Row]:
     """Return the rows, as part of another part."""
     values = in_sandbox("enqueue", rounds, ("iperf3",))
-    silent, logged = values["CPU, silent"], values["CPU, logged"]
+    silent = values["silent"]
     told = "an event, of the forwarder's CPU; baseline what a packet through the TUN takes without"
-    found = [Row(part, told, logged - silent, "µs", silent, 0.12 * silent)]
+    found = [Row(part, told, values["event"], "µs", silent, 0.12 * silent)]
     for kind in ("TCP", "UDP", "frames"):
         base = values[f"off, {kind}"]
         told = f"TUN, every packet logged: {TOLD[kind]}; baseline logging off"
@@ -53,25 +52,17 @@ def tasks(path: Crossing) -> dict[str, Callable[[], float]]:
         "UDP": lambda: path.flood("sockets"),
         "frames": lambda: path.flood("frames"),
     }
-    return {
-        **path.forwards({"off": TUN_ONLY, "on": LOGGED}, kinds),
-        "CPU, silent": lambda: cpu(path, TUN_ONLY),
-        "CPU, logged": lambda: cpu(path, LOGGED),
-    }
+    return path.forwards({"off": TUN_ONLY, "on": LOGGED}, kinds)
 
 
-def cpu(path: Crossing, settings: tuple[str, ...]) -> float:
-    """Return the microseconds, in user mode and in the kernel, that the forwarder takes for a packet."""
-    with path.as_gateway(settings, FEW[0], MANY[1]) as gateway:
-        seconds, packets = cpu_seconds(gateway["pid"]), crossed_tun(path)
-        path.flood("frames")
-        return (cpu_seconds(gateway["pid"]) - seconds) / (crossed_tun(path) - packets) * 1e6
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc_pid_stat(5)
+def event(path: Crossing, rounds: int) -> dict[str, float]:
+    """Return the microseconds, in user mode and in the kernel, that a packet takes without an event, and the event."""
+    found: list[dict[str, float]] = []
+    for _ in range(rounds):
+        with path.as_gateway(TURNS, FEW[0], MANY[1]):
+            path.flood("frames")
+        found.append(json.loads((path.run / turns.RESULT).read_text()))
+    return {name: statistics.median(one[name] for one in found) for name in ("silent", "event")}
 
 
 def dead_endpoint(path: Crossing) -> dict[str, float]:
@@ -97,11 +88,11 @@ def resident(pid: int) -> float:
 
 def main() -> None:
     prepare_sandbox()
-    with tempfile.TemporaryDirectory() as directory, closing(Crossing(Path(directory))) as path:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, closing(Crossing(Path(directory))) as path:
         values = {
             name: statistics.median(found) for name, found in in_turn(tasks(path), int(sys.argv[1])).items()
         }
-        values |= dead_endpoint(path)
+        values |= event(path, int(sys.argv[1])) | dead_endpoint(path)
     print(json.dumps(values))
 
 

@@ -2,7 +2,8 @@
 
 `python -m bench.gateway LINK OUT DIRECTORY CLIENTS RULES [WORD…] [SETTING=VALUE…]` prints a line of JSON when it
 forwards: the offloads of its TUN, its forwarder's process ID, and the most memory that this has had, MiB. With the word
-`bare`, `bench.bareloop` stands where the forwarder would; with `unlimited`, clients have no limits of their own.
+`bare` or `turns`, `bench.bareloop` or `bench.turns` stands where the forwarder would; with `unlimited`, clients have no
+limits of their own.
 """
 
 from __future__ import annotations
@@ -62,11 +63,11 @@ def policy(clients: list[str], rules: int) -> dict[str, Any]:
     }
 
 
-def start_bare_loop(tun: int) -> Child:
-    """Start what only reads and writes; returns when it does."""
+def start_instead(module: str, tun: int, *words: Path) -> Child:
+    """Start what stands where the forwarder would; returns when it moves packets."""
     report, reports = os.pipe2(os.O_CLOEXEC)
-    words = [sys.executable, "-m", "bench.bareloop", str(tun), str(reports)]
-    process = Child(words, pass_fds=[tun, reports])
+    command = [sys.executable, "-m", module, str(tun), str(reports), *map(str, words)]
+    process = Child(command, pass_fds=[tun, reports])
     os.close(reports)
     os.read(report, 1)
     return process
@@ -139,7 +140,9 @@ def main() -> None:
     tun, offloads = network.open_tun(chosen)
     network.lead_into_tun(chosen, enforce=enforce)
     if "bare" in words:
-        process = start_bare_loop(tun)
+        process = start_instead("bench.bareloop", tun)
+    elif "turns" in words:
+        process = start_instead("bench.turns", tun, generation.file(places, 1), directory)
     else:
         denied = network.open_denied_tun(chosen)
         station = Station(tun, denied, places.run, chosen["forwarder_uid"])

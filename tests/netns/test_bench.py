@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import crossing, enqueue
 from bench.crossing import FLOW_SET, KERNEL_ONLY, OTHER_SOURCE, UNLIMITED, Crossing
 from bench.flood import DESTINATION
 from bench.probe import EVERY, GIVEN
@@ -51,6 +52,15 @@ def test_each_new_flow_is_waited_for_and_one_without_an_answer_for_as_long_as_it
         waits = json.loads(path.client.sh(*words))
         assert len(waits) == len(unanswered)
         assert all(0 < wait < GIVEN * 1e3 for wait in waits)
+
+
+def test_what_an_event_takes_is_more_than_nothing_and_less_than_its_packet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crossing, "SECONDS", 1.0)
+    with closing(Crossing(tmp_path)) as path:
+        found = enqueue.event(path, 1)
+    assert 0 < found["event"] < found["silent"]
 
 
 @pytest.mark.parametrize("tunnel", [WIREGUARD, NEBULA])

@@ -52,12 +52,15 @@ class Octets:
         return b"".join(self._record(slot) for slot in range(first, past))
 
     def _record(self, slot: int) -> bytes:
-        marks = [self._run.step("load", (slot, end)) for end in ("first", "last")]
-        return b"".join(mark.to_bytes(RECORD_BYTES // 2, "little") for mark in marks)
+        return b"".join(half(self._run.step("load", (slot, end))) for end in ("first", "last"))
 
-    def write(self, at: int, mark: int) -> None:
-        for end in ("first", "last"):
-            self._run.step("store", (self._slot(at), end), mark)
+    def __setitem__(self, part: slice, records: memoryview) -> None:
+        first, past = (self._slot(at) for at in (part.start, part.stop))
+        if past > CAPACITY:
+            raise Broken("written past the end of the memory")
+        for slot, mark in zip(range(first, past), marks(bytes(records)), strict=True):
+            for end in ("first", "last"):
+                self._run.step("store", (slot, end), mark)
 
     @staticmethod
     def _slot(at: int) -> int:
@@ -82,12 +85,10 @@ class Machine:
         def process(run: Run) -> None:
             queue = self.queue(run)
             for made in batches:
-                octets, first, room, mask, seq = queue.claim()
-                fit = min(made, room)
-                for n in range(fit):
-                    at = spsc.HEADER_BYTES + (first + n & mask) * RECORD_BYTES
-                    octets.write(at, seq + n << MARK | mark)
-                run.log.append(("publishing", fit, made, seq))
+                _, _, room, _, seq = queue.claim()
+                records = b"".join(half(number << MARK | mark) * 2 for number in range(seq, seq + made))
+                queue.write(memoryview(records))
+                run.log.append(("publishing", min(made, room), made, seq))
                 queue.publish(made)
                 run.log.append(("published", made))
 
@@ -133,10 +134,14 @@ class Machine:
         return process
 
 
+def half(mark: int) -> bytes:
+    return mark.to_bytes(RECORD_BYTES // 2, "little")
+
+
 def marks(records: bytes) -> list[int]:
     """Return the marks of records that are whole."""
-    half = RECORD_BYTES // 2
-    halves = [int.from_bytes(records[at : at + half], "little") for at in range(0, len(records), half)]
+    size = RECORD_BYTES // 2
+    halves = [int.from_bytes(records[at : at + size], "little") for at in range(0, len(records), size)]
     if halves[::2] != halves[1::2]:
         raise Broken(f"torn: {halves}")
     return halves[::2]
@@ -280,6 +285,12 @@ MUTANTS: dict[str, tuple[str, str, Scenario, tuple[Build, ...]]] = {
         "self._dropped: int = words[DROPPED]", "self._dropped = 0", producer_killed, (tso, c11)
     ),
     "one record too many": ("_room = min(self.capacity -", "_room = min(self.capacity + 1 -", undisturbed, (tso, c11)),
+    "one written beyond what is free": (
+        "min(len(records), self._room * size)", "len(records)", undisturbed, (tso, c11)
+    ),
+    "written past the end": (
+        "min(fits, (self.capacity - start) * size)", "fits", undisturbed, (tso, c11)
+    ),
     "a number used twice": ("self._head + self._dropped", "self._head", undisturbed, (tso, c11)),
 }  # fmt: skip
 

@@ -34,6 +34,7 @@ BATCH = 64
 WHO_MOST = 1 << 16
 REFUSED = 0.2  # of all requests
 _JOURNAL = struct.Struct("<QQQ")
+_TIMES = event.TIMES.pack(1, 1)
 
 
 # The producer -------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def produce(ring: Ring, journal: Journal, who: int) -> None:
             fit = min(made, room)
             for n in range(fit):
                 at = HEADER_BYTES + (first + n & mask) * event.RECORD_BYTES
-                event.STAMPED.pack_into(octets, at, seq + n, 1, 1, same, 2, known, 1, seq + n)
+                event.STAMPED.pack_into(octets, at, seq + n, _TIMES, same, 2, known, 1, seq + n)
             journal.publishing(made, fit)
             ring.publish(made)
             journal.made(seq + made)

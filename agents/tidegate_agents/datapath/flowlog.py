@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from tidegate_agents.events.ring import Ring
 from tidegate_agents.events.spsc import BATCH_MOST
@@ -83,11 +82,9 @@ class FlowLog:
         times = event.TIMES.pack(monotonic_ns, wall_ns)
         for start in range(0, len(self._made), BATCH_MOST):
             batch = self._made[start : start + BATCH_MOST]
-            _, _, room, _, seq = self._ring.claim()
-            values: list[Any] = []
-            for number, told in enumerate(batch[:room], seq):
-                values += (number, times, *told)
-            self._ring.write(event.stamped, values, 7)
+            *_, seq = self._ring.claim()
+            records = [event.STAMPED.pack(number, times, *told) for number, told in enumerate(batch, seq)]
+            self._ring.write(memoryview(b"".join(records)))
             self._ring.publish(len(batch))
         self._made.clear()
 

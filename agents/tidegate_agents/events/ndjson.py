@@ -12,7 +12,6 @@ are, and under which names, stands in one place only.
 
 from __future__ import annotations
 
-import functools
 import json
 import struct
 from collections.abc import Iterable
@@ -25,6 +24,7 @@ from tidegate_schema.event import Kind
 _FLOWS_MOST = 1 << 14
 _FORMS_MOST = 1 << 12
 _TAILS_MOST = 1 << 14
+_PLACES_MOST = 1 << 14
 _PACKET = struct.Struct("<Q16s72s16s32x")
 """A packet's record: sequence number, both times, all that is the same in its flow, packets and bytes."""
 _TWO = struct.Struct("<QQ")
@@ -34,16 +34,19 @@ assert _PACKET.size == _RECORD.size == event.RECORD_BYTES
 _KIND_AT = 84
 _OWN = ("@timestamp", "observer.name", "tidegate.epoch", "tidegate.monotonic_ns", "event.sequence")
 """Every event's own fields, which stand first."""
-_VARYING = (
-    *("destination.address", "source.port", "destination.port", "destination.packets", "destination.bytes"),
-    *("event.start", "event.end", "source.packets", "source.bytes"),
+_ENDS, _COUNTS = (
+    ("destination.address", "source.port", "destination.port"),
+    ("source.packets", "source.bytes"),
 )
+_VARYING_ONE_WAY = (*_ENDS, *_COUNTS)
+_VARYING = (*_ENDS, "destination.packets", "destination.bytes", "event.start", "event.end", *_COUNTS)
 """Fields that differ within a form, in the order in which `%` is given their values."""
 _THOUSAND = 1000
 _DIGITS = [b"%03d" % number for number in range(_THOUSAND)]
 """The last digits of a number that has more."""
-_EPOCH = event.timestamp(0)
-_address = functools.lru_cache(1 << 14)(event.address_text)
+_EPOCH = event.timestamp(0).encode()
+_ONE_WAY = bytes((Kind.PACKET, Kind.FLOW_OPEN, Kind.DENY))
+"""Kinds of which only `source.*` is counted."""
 
 
 class Ndjson:
@@ -54,8 +57,10 @@ class Ndjson:
 
     def __init__(self, gateway: str, epoch: str, names: PolicyNames) -> None:
         self._names = names
-        self._ring = f'"observer.name":{json.dumps(gateway)},"tidegate.epoch":{json.dumps(epoch)}'
-        self._forms: dict[tuple[bytes, bytes, bool], str] = {}
+        ring = f'"observer.name":{json.dumps(gateway)},"tidegate.epoch":{json.dumps(epoch)}'
+        self._ring = ring.encode("ascii")
+        self._forms: dict[tuple[bytes, bytes, bool], bytes] = {}
+        self._places: dict[bytes, bytes] = {}
         self._flows: dict[bytes, bytes] = {}
         self._tails: dict[bytes, bytes] = {}
 
@@ -88,7 +93,7 @@ class Ndjson:
     def _head_of(self, times: bytes, thousands: int) -> bytes:
         """Return what a line begins with, up to the last three digits of its number."""
         monotonic, wall = _TWO.unpack(times)
-        return f"{self._head(event.timestamp(wall), monotonic)}{thousands or ''}".encode("ascii")
+        return self._head(_stamp(wall), monotonic) + (b"%d" % thousands if thousands else b"")
 
     def _meet(self, flow: bytes) -> bytes:
         """Return, and keep, what is the same in all packets of a flow; b"" when it is no flow's packet."""
@@ -109,9 +114,10 @@ class Ndjson:
         return tail
 
     def _of_any(self, records: bytes | memoryview) -> tuple[bytes, int]:
-        found: list[str] = []
+        # Bytes, not text: of those `%` finds the next conversion eight times as fast.
+        found: list[bytes] = []
         unreadable = 0
-        add, forms, address = found.append, self._forms, _address
+        forms, places = self._forms.get, self._places.get
         monotonic = wall = -1
         # fmt: off
         for (
@@ -121,52 +127,67 @@ class Ndjson:
             # fmt: on
             if when != wall or booted != monotonic:
                 wall, monotonic = when, booted
-                stamp = event.timestamp(wall)
+                stamp = _stamp(wall)
                 head = self._head(stamp, monotonic)
-            form = forms.get((who, what, start != 0))
+            form = forms((who, what, start != 0))
             if form is None:
                 form = self._form(who, what, start)
             if not form:
                 unreadable += 1
                 continue
-            place = address(destination)
-            began = event.timestamp(start) if start else _EPOCH
-            add(head)
+            place = places(destination) or self._place(destination)
             # fmt: off
-            add(form % (
-                number, place, source_port, destination_port, back, octets_back, began, stamp, packets, octets
-            ))
+            if what[0] in _ONE_WAY:
+                line = form % (number, place, source_port, destination_port, packets, octets)
+            else:
+                began = _stamp(start) if start else _EPOCH
+                line = form % (
+                    number, place, source_port, destination_port, back, octets_back, began, stamp, packets, octets
+                )
             # fmt: on
-        return "".join(found).encode("ascii"), unreadable
+            found += (head, line)
+        return b"".join(found), unreadable
 
-    def _head(self, stamp: str, monotonic: int) -> str:
-        return f'{{"@timestamp":"{stamp}",{self._ring},"tidegate.monotonic_ns":{monotonic},"event.sequence":'
+    def _head(self, stamp: bytes, monotonic: int) -> bytes:
+        own = (stamp, self._ring, monotonic)
+        return b'{"@timestamp":"%b",%b,"tidegate.monotonic_ns":%d,"event.sequence":' % own
 
-    def _form(self, who: bytes, what: bytes, start: int) -> str:
-        """Return the format of what follows the head in such records' lines; "" when they cannot be read."""
+    def _place(self, address: bytes) -> bytes:
+        if len(self._places) >= _PLACES_MOST:
+            self._places.clear()
+        place = self._places[address] = event.address_text(address).encode("ascii")
+        return place
+
+    def _form(self, who: bytes, what: bytes, start: int) -> bytes:
+        """Return the format of what follows the head in such records' lines; b"" when they cannot be read."""
         if len(self._forms) >= _FORMS_MOST:
             self._forms.clear()
         form = self._forms[who, what, start != 0] = self._made(who, what, start)
         return form
 
-    def _made(self, who: bytes, what: bytes, start: int) -> str:
+    def _made(self, who: bytes, what: bytes, start: int) -> bytes:
         try:
             one = event.unpack(_RECORD.pack(0, 0, 0, who, bytes(16), 0, 0, what, 0, 0, 0, 0, start))
         except ValueError:
-            return ""
+            return b""
         fields = event.to_json(one, "", "", self._names.of(one.generation))
         for name in _OWN:
             del fields[name]
-        varying = "".join(_conversion(name, fields.pop(name, None)) for name in _VARYING)
+        names = _VARYING_ONE_WAY if what[0] in _ONE_WAY else _VARYING
+        varying = "".join(_conversion(name, fields.pop(name, None)) for name in names)
         same = json.dumps(fields, separators=(",", ":"))[1:-1].replace("%", "%%")
-        return f"%d,{same}{varying}}}\n"
+        return f"%d,{same}{varying}}}\n".encode("ascii")
+
+
+def _stamp(wall_ns: int) -> bytes:
+    return event.timestamp(wall_ns).encode("ascii")
 
 
 def _conversion(name: str, example: Any) -> str:
     """Return the format of a field; one that is not there takes its value, too, and prints nothing."""
     if example is None:
-        return "%.0s"
-    return f',"{name}":"%s"' if isinstance(example, str) else f',"{name}":%d'
+        return "%.0a"
+    return f',"{name}":"%b"' if isinstance(example, str) else f',"{name}":%d'
 
 
 class HostNdjson:

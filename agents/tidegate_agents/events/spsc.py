@@ -27,9 +27,7 @@ the consumer; it leads neither out of the memory, and stops neither.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from tidegate_schema.event import RECORD_BYTES
 
@@ -72,25 +70,23 @@ class Queue:
     def claim(self) -> tuple[memoryview, int, int, int, int]:
         """Return where a batch goes: the memory, the first record's number, how many fit, a mask, and a sequence.
 
-        Record `n` of the batch, below the number that fit, is `event.STAMPED` at byte HEADER_BYTES +
-        (first + n & mask) * record_bytes, and has the sequence number sequence + n. Then comes `publish`.
+        Record `n` of the batch, below the number that fit, is at byte HEADER_BYTES + (first + n & mask) * record_bytes,
+        and has the sequence number sequence + n. Written there, or by `write`, they are shown by `publish`.
         """
         used = self._head - self._words[TAIL]
         self._fence()
         self._room = min(self.capacity - used, BATCH_MOST) if 0 <= used <= self.capacity else 0
         return self._octets, self._head, self._room, self._mask, self._head + self._dropped
 
-    def write(self, layout: Callable[[int], struct.Struct], values: Sequence[Any], each: int) -> None:
-        """Write the records of the batch that fit: `each` values for one, as `layout` packs so many of them."""
-        count = len(values) // each
-        start = self._head & self._mask
-        before_end = min(count, self.capacity - start)
-        at = HEADER_BYTES + start * self.record_bytes
-        if before_end == count:
-            layout(count).pack_into(self._octets, at, *values)
-        else:
-            layout(before_end).pack_into(self._octets, at, *values[: before_end * each])
-            layout(count - before_end).pack_into(self._octets, HEADER_BYTES, *values[before_end * each :])
+    def write(self, records: memoryview) -> None:
+        """Write the records of the batch that was claimed, one after the other, as many as fit."""
+        size, start = self.record_bytes, self._head & self._mask
+        fits = min(len(records), self._room * size)
+        before_end = min(fits, (self.capacity - start) * size)
+        at = HEADER_BYTES + start * size
+        self._octets[at : at + before_end] = records[:before_end]
+        if before_end < fits:
+            self._octets[HEADER_BYTES : HEADER_BYTES + fits - before_end] = records[before_end:fits]
 
     def publish(self, made: int) -> None:
         """Make the batch of so many events visible, with one store; those that did not fit are counted."""

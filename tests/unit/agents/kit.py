@@ -53,8 +53,8 @@ class Batch:
         *flow, flags, known, version, _, packets, length, _, _, _ = rest
         record = event.LAYOUT.pack(0, 0, 0, *flow, 0, known, version, *bytes(6))
         at = HEADER_BYTES + (first + number & mask) * event.RECORD_BYTES
-        times = (seq + number, monotonic_ns, wall_ns)
-        event.STAMPED.pack_into(file, at, *times, record[24:89], flags, record[90:92], packets, length)
+        same, known, times = record[24:89], record[90:92], event.TIMES.pack(monotonic_ns, wall_ns)
+        event.STAMPED.pack_into(file, at, seq + number, times, same, flags, known, packets, length)
         return seq + number
 
     def publish(self) -> None:

@@ -128,11 +128,13 @@ def test_what_a_codec_forgets_when_it_is_full_it_makes_again(batches: list[bytes
         patch.setattr(ndjson, "_FLOWS_MOST", 2)
         patch.setattr(ndjson, "_FORMS_MOST", 2)
         patch.setattr(ndjson, "_TAILS_MOST", 2)
+        patch.setattr(ndjson, "_PLACES_MOST", 2)
         for data in batches:
             assert lines(codec, data) == expected(data, names)
             assert len(codec._flows) <= 2
             assert len(codec._forms) <= 2
             assert len(codec._tails) <= 2
+            assert len(codec._places) <= 2
 
 
 def test_every_kind_s_line_is_valid() -> None:
