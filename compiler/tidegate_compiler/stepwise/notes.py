@@ -19,12 +19,15 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from tidegate_compiler.cache import Cache
+from tidegate_compiler.output import MANIFEST_MAX_BYTES
 from tidegate_compiler.render import MANIFEST
 from tidegate_compiler.stamps import Stamps
+from tidegate_schema.bundle import FILE_MAX_BYTES
 
 OUTPUT, _HOSTS, _STAMPS = "step output", "step hosts ", "step stamps "
 MOST_UNSETTLED = 1000
 """Hosts: of an output that was just written, none is noted."""
+_MOST_BYTES = max(MANIFEST_MAX_BYTES, *FILE_MAX_BYTES.values())
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Digests = Mapping[str, str]
@@ -204,9 +207,10 @@ def _paths(names: Sequence[str], file: str) -> list[bytes]:
 
 
 def _digest(root: int, path: str) -> str:
+    """Return a file's digest, "" for none; of one larger than any of an output, that of more bytes than was noted."""
     try:
         with os.fdopen(os.open(path, _READ, dir_fd=root), "rb") as file:
-            return sha256(file.read()).hexdigest()
+            return sha256(file.read(_MOST_BYTES + 1)).hexdigest()
     except OSError:
         return ""
 

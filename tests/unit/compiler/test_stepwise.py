@@ -437,6 +437,10 @@ def _no_manifest(file: Path, _: random.Random) -> None:
     (file.parents[2] / "manifest.json").unlink()
 
 
+def _a_huge_manifest(file: Path, _: random.Random) -> None:
+    os.truncate(file.parents[2] / "manifest.json", 1 << 43)  # more than any memory holds, and hardly any disk
+
+
 def _another_output(file: Path, _: random.Random) -> None:
     shutil.copytree(file.parents[2], file.parents[3] / "copy")
     shutil.rmtree(file.parents[2])
@@ -716,6 +720,21 @@ def test_what_has_just_been_written_is_read_again(
     assert (tree(out) == right) == (not is_settled)
 
 
+@pytest.mark.parametrize("name", ["wg0.conf", "stray"])
+def test_of_a_huge_file_no_more_is_read_than_could_be_right(
+    told: Run, settled: tuple[Path, Path, Path], name: str
+) -> None:
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out, "--cache", cache)
+    write(inventory, {"clients/c.yaml": one("carol", 4, "gw20")})
+    told(*compile_)
+    right = tree(out)
+    (out / "client/carol" / name).touch()
+    os.truncate(out / "client/carol" / name, 1 << 43)
+    assert told(*compile_)[0] == 0
+    assert tree(out) == right
+
+
 def test_what_is_kept_is_of_one_inventory_alone(tmp_path: Path, told: Run, steps: list[bool]) -> None:
     """A step that came to nothing has looked at clients that are not there any more."""
     out, cache = tmp_path / "out", tmp_path / "cache"
@@ -761,7 +780,7 @@ def test_a_compile_after_a_step_is_told_as_ever(
     assert found == told(*compile_)
 
 
-@pytest.mark.parametrize("harm", [_another_manifest, _no_manifest])
+@pytest.mark.parametrize("harm", [_another_manifest, _no_manifest, _a_huge_manifest])
 def test_a_directory_that_is_no_output_is_refused(
     told: Run, settled: tuple[Path, Path, Path], harm: Callable[..., None]
 ) -> None:
