@@ -93,8 +93,10 @@ class Note:
                 cache.put(f"{_STAMPS}{kind} {file}", stamps.data())
 
     def is_of(self, root: int) -> bool:
-        """Tell whether an opened output has the manifest that was noted."""
-        return _digest(root, MANIFEST) == self.manifest
+        """Tell whether an opened output has the manifest that was noted, and a folder of each kind, be it empty."""
+        return _digest(root, MANIFEST) == self.manifest and all(
+            _stamps(root, kind, (), ()) is not None for kind in self.names
+        )
 
     def doubtful(self, root: int, begin: float = 0, end: float = 1) -> list[str]:
         """Return those hosts between two shares of each kind, "kind/name", that somebody may have touched."""

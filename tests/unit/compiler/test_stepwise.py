@@ -792,6 +792,24 @@ def test_a_directory_that_is_no_output_is_refused(
     assert found == told(*compile_)
 
 
+def test_a_link_in_place_of_an_empty_folder_is_refused(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    """There is no host in it that could tell."""
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out)
+    shutil.rmtree(inventory / "clients")
+    shutil.rmtree(inventory / "policies")
+    for _ in range(2):
+        assert told(*compile_, "--cache", cache)[0] == 0
+    assert steps[-1]
+    (out / "client").rename(out.parent / "elsewhere")
+    (out / "client").symlink_to("../elsewhere")
+    found = told(*compile_, "--cache", cache)
+    assert found[0] == 1
+    assert found == told(*compile_)
+
+
 def test_a_whole_run_that_writes_little_is_stepped_from(
     told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
 ) -> None:
