@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -125,9 +125,10 @@ class Note:
         self.inventory, self.manifest = inventory, sha256(files[MANIFEST]).hexdigest()
         if len(unsettled) > MOST_UNSETTLED:
             return False
+        positions = self._positions(unsettled)
         for host in unsettled:
-            kind, _, name = host.partition("/")
-            self._unsettle(kind, name, {file: files[f"{host}/{file}"] for file in self.files[kind]})
+            own = {file: files[f"{host}/{file}"] for file in self.files[host.partition("/")[0]]}
+            self._unsettle(host, positions[host], own)
         return True
 
     def step(
@@ -135,7 +136,7 @@ class Note:
         inventory: str,
         manifest: bytes,
         written: Mapping[str, Mapping[str, bytes]],
-        removed: Iterable[str],
+        removed: Set[str],
         settled: Mapping[str, Mapping[str, Stamps]],
     ) -> None:
         """Follow the output to another inventory, given what was written of hosts, and the ones that are gone.
@@ -143,30 +144,41 @@ class Note:
         `settled` are the stamps of unsettled hosts that were settled before, whatever was written since.
         """
         self.inventory, self.manifest = inventory, sha256(manifest).hexdigest()
+        positions = self._positions({*settled, *written, *removed})
         for host, found in settled.items():
-            kind, _, name = host.partition("/")
-            position = self.names[kind].index(name)
             for file, stamps in found.items():
-                self.stamps[kind][file].replace(position, stamps, 0)
-            self.unsettled.pop(host, None)
-        for host in removed:
-            kind, _, name = host.partition("/")
-            position = self.names[kind].index(name)
-            del self.names[kind][position]
-            for stamps in self.stamps[kind].values():
-                stamps.remove(position)
+                self.stamps[host.partition("/")[0]][file].replace(positions[host], stamps, 0)
             self.unsettled.pop(host, None)
         for host, files in written.items():
             kind, _, name = host.partition("/")
-            if name not in self.names[kind]:
+            if host not in positions:
+                positions[host] = len(self.names[kind])
                 self.names[kind].append(name)
-            self._unsettle(kind, name, files)
+            self._unsettle(host, positions[host], files)
+        for host in sorted(
+            removed, key=positions.__getitem__, reverse=True
+        ):  # the last one moves none of these
+            kind = host.partition("/")[0]
+            del self.names[kind][positions[host]]
+            for stamps in self.stamps[kind].values():
+                stamps.remove(positions[host])
+            self.unsettled.pop(host, None)
 
-    def _unsettle(self, kind: str, name: str, files: Mapping[str, bytes]) -> None:
-        position = self.names[kind].index(name)
-        for stamps in self.stamps[kind].values():
+    def _positions(self, hosts: Set[str]) -> dict[str, int]:
+        """Return where those of some hosts stand that there are, "kind/name".
+
+        Of a thousand among many, a search for each would cost more than a whole run.
+        """
+        found: dict[str, int] = {}
+        for kind, names in self.names.items():
+            wanted = {name for of, _, name in (host.partition("/") for host in hosts) if of == kind}
+            found |= {f"{kind}/{name}": place for place, name in enumerate(names) if name in wanted}
+        return found
+
+    def _unsettle(self, host: str, position: int, files: Mapping[str, bytes]) -> None:
+        for stamps in self.stamps[host.partition("/")[0]].values():
             stamps.replace(position, Stamps.NOTHING, 0)
-        self.unsettled[f"{kind}/{name}"] = {file: sha256(data).hexdigest() for file, data in files.items()}
+        self.unsettled[host] = {file: sha256(data).hexdigest() for file, data in files.items()}
 
     def settled(self, root: int, now: int) -> dict[str, dict[str, Stamps]]:
         """Return the stamps of unsettled hosts that are settled by now, in nanoseconds of Unix time.
