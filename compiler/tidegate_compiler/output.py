@@ -34,7 +34,7 @@ INCOMPLETE = ".incomplete"
 _ASIDE = ".new"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_MANIFEST_MAX_BYTES = 64 << 20
+MANIFEST_MAX_BYTES = 64 << 20
 
 
 class OutputError(Exception):
@@ -285,7 +285,7 @@ def _claim(out: Path) -> None:
 
 def _manifest(out: Path) -> dict[str, Any]:
     try:
-        data = read_bounded(out / MANIFEST, _MANIFEST_MAX_BYTES)
+        data = read_bounded(out / MANIFEST, MANIFEST_MAX_BYTES)
         document = jsonfile.parse(data)
         fleet, hosts = document["fleet"], document["hosts"]
         names = [name for kind in FILES for name in hosts[kind]]

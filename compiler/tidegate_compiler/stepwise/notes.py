@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from tidegate_compiler.cache import Cache
+from tidegate_compiler.output import MANIFEST_MAX_BYTES
 from tidegate_compiler.render import MANIFEST
 from tidegate_compiler.stamps import Stamps
+from tidegate_schema.bundle import FILE_MAX_BYTES
 
 OUTPUT, _HOSTS, _STAMPS = "step output", "step hosts ", "step stamps "
 MOST_UNSETTLED = 1000
 """Hosts: of an output that was just written, none is noted."""
+_MOST_BYTES = max(MANIFEST_MAX_BYTES, *FILE_MAX_BYTES.values())
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Digests = Mapping[str, str]
@@ -90,8 +93,10 @@ class Note:
                 cache.put(f"{_STAMPS}{kind} {file}", stamps.data())
 
     def is_of(self, root: int) -> bool:
-        """Tell whether an opened output has the manifest that was noted."""
-        return _digest(root, MANIFEST) == self.manifest
+        """Tell whether an opened output has the manifest that was noted, and a folder of each kind, be it empty."""
+        return _digest(root, MANIFEST) == self.manifest and all(
+            _stamps(root, kind, (), ()) is not None for kind in self.names
+        )
 
     def doubtful(self, root: int, begin: float = 0, end: float = 1) -> list[str]:
         """Return those hosts between two shares of each kind, "kind/name", that somebody may have touched."""
@@ -120,9 +125,10 @@ class Note:
         self.inventory, self.manifest = inventory, sha256(files[MANIFEST]).hexdigest()
         if len(unsettled) > MOST_UNSETTLED:
             return False
+        positions = self._positions(unsettled)
         for host in unsettled:
-            kind, _, name = host.partition("/")
-            self._unsettle(kind, name, {file: files[f"{host}/{file}"] for file in self.files[kind]})
+            own = {file: files[f"{host}/{file}"] for file in self.files[host.partition("/")[0]]}
+            self._unsettle(host, positions[host], own)
         return True
 
     def step(
@@ -130,7 +136,7 @@ class Note:
         inventory: str,
         manifest: bytes,
         written: Mapping[str, Mapping[str, bytes]],
-        removed: Iterable[str],
+        removed: Set[str],
         settled: Mapping[str, Mapping[str, Stamps]],
     ) -> None:
         """Follow the output to another inventory, given what was written of hosts, and the ones that are gone.
@@ -138,30 +144,41 @@ class Note:
         `settled` are the stamps of unsettled hosts that were settled before, whatever was written since.
         """
         self.inventory, self.manifest = inventory, sha256(manifest).hexdigest()
+        positions = self._positions({*settled, *written, *removed})
         for host, found in settled.items():
-            kind, _, name = host.partition("/")
-            position = self.names[kind].index(name)
             for file, stamps in found.items():
-                self.stamps[kind][file].replace(position, stamps, 0)
-            self.unsettled.pop(host, None)
-        for host in removed:
-            kind, _, name = host.partition("/")
-            position = self.names[kind].index(name)
-            del self.names[kind][position]
-            for stamps in self.stamps[kind].values():
-                stamps.remove(position)
+                self.stamps[host.partition("/")[0]][file].replace(positions[host], stamps, 0)
             self.unsettled.pop(host, None)
         for host, files in written.items():
             kind, _, name = host.partition("/")
-            if name not in self.names[kind]:
+            if host not in positions:
+                positions[host] = len(self.names[kind])
                 self.names[kind].append(name)
-            self._unsettle(kind, name, files)
+            self._unsettle(host, positions[host], files)
+        for host in sorted(
+            removed, key=positions.__getitem__, reverse=True
+        ):  # the last one moves none of these
+            kind = host.partition("/")[0]
+            del self.names[kind][positions[host]]
+            for stamps in self.stamps[kind].values():
+                stamps.remove(positions[host])
+            self.unsettled.pop(host, None)
 
-    def _unsettle(self, kind: str, name: str, files: Mapping[str, bytes]) -> None:
-        position = self.names[kind].index(name)
-        for stamps in self.stamps[kind].values():
+    def _positions(self, hosts: Set[str]) -> dict[str, int]:
+        """Return where those of some hosts stand that there are, "kind/name".
+
+        Of a thousand among many, a search for each would cost more than a whole run.
+        """
+        found: dict[str, int] = {}
+        for kind, names in self.names.items():
+            wanted = {name for of, _, name in (host.partition("/") for host in hosts) if of == kind}
+            found |= {f"{kind}/{name}": place for place, name in enumerate(names) if name in wanted}
+        return found
+
+    def _unsettle(self, host: str, position: int, files: Mapping[str, bytes]) -> None:
+        for stamps in self.stamps[host.partition("/")[0]].values():
             stamps.replace(position, Stamps.NOTHING, 0)
-        self.unsettled[f"{kind}/{name}"] = {file: sha256(data).hexdigest() for file, data in files.items()}
+        self.unsettled[host] = {file: sha256(data).hexdigest() for file, data in files.items()}
 
     def settled(self, root: int, now: int) -> dict[str, dict[str, Stamps]]:
         """Return the stamps of unsettled hosts that are settled by now, in nanoseconds of Unix time.
@@ -204,9 +221,10 @@ def _paths(names: Sequence[str], file: str) -> list[bytes]:
 
 
 def _digest(root: int, path: str) -> str:
+    """Return a file's digest, "" for none; of one larger than any of an output, that of more bytes than was noted."""
     try:
         with os.fdopen(os.open(path, _READ, dir_fd=root), "rb") as file:
-            return sha256(file.read()).hexdigest()
+            return sha256(file.read(_MOST_BYTES + 1)).hexdigest()
     except OSError:
         return ""
 

@@ -246,7 +246,7 @@ GROUP = "a: {members: [b]}\n"
         *(("groups", f"a: {{members: [b, {word}]}}\n") for word in sorted(canonical._WORDS)),
         *(
             ("groups", f"a: {{members: [{n}]}}\n")
-            for n in ("1234", "0123", "1e3", "1e-3", "0x1f", "0o17", "2027-01-31")
+            for n in ("1234", "0123", "1e3", "1e-3", "0x1f", "0x-f", "0o17", "0o-7", "2027-01-31")
         ),
         *(
             ("groups", f"a: {{members: [{n}]}}\n")

@@ -437,6 +437,10 @@ def _no_manifest(file: Path, _: random.Random) -> None:
     (file.parents[2] / "manifest.json").unlink()
 
 
+def _a_huge_manifest(file: Path, _: random.Random) -> None:
+    os.truncate(file.parents[2] / "manifest.json", 1 << 43)  # more than any memory holds, and hardly any disk
+
+
 def _another_output(file: Path, _: random.Random) -> None:
     shutil.copytree(file.parents[2], file.parents[3] / "copy")
     shutil.rmtree(file.parents[2])
@@ -716,6 +720,21 @@ def test_what_has_just_been_written_is_read_again(
     assert (tree(out) == right) == (not is_settled)
 
 
+@pytest.mark.parametrize("name", ["wg0.conf", "stray"])
+def test_of_a_huge_file_no_more_is_read_than_could_be_right(
+    told: Run, settled: tuple[Path, Path, Path], name: str
+) -> None:
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out, "--cache", cache)
+    write(inventory, {"clients/c.yaml": one("carol", 4, "gw20")})
+    told(*compile_)
+    right = tree(out)
+    (out / "client/carol" / name).touch()
+    os.truncate(out / "client/carol" / name, 1 << 43)
+    assert told(*compile_)[0] == 0
+    assert tree(out) == right
+
+
 def test_what_is_kept_is_of_one_inventory_alone(tmp_path: Path, told: Run, steps: list[bool]) -> None:
     """A step that came to nothing has looked at clients that are not there any more."""
     out, cache = tmp_path / "out", tmp_path / "cache"
@@ -761,13 +780,31 @@ def test_a_compile_after_a_step_is_told_as_ever(
     assert found == told(*compile_)
 
 
-@pytest.mark.parametrize("harm", [_another_manifest, _no_manifest])
+@pytest.mark.parametrize("harm", [_another_manifest, _no_manifest, _a_huge_manifest])
 def test_a_directory_that_is_no_output_is_refused(
     told: Run, settled: tuple[Path, Path, Path], harm: Callable[..., None]
 ) -> None:
     inventory, out, cache = settled
     harm(out / "client/alice/wg0.conf", random.Random(1))
     compile_ = ("compile", inventory, "--out", out)
+    found = told(*compile_, "--cache", cache)
+    assert found[0] == 1
+    assert found == told(*compile_)
+
+
+def test_a_link_in_place_of_an_empty_folder_is_refused(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
+) -> None:
+    """There is no host in it that could tell."""
+    inventory, out, cache = settled
+    compile_ = ("compile", inventory, "--out", out)
+    shutil.rmtree(inventory / "clients")
+    shutil.rmtree(inventory / "policies")
+    for _ in range(2):
+        assert told(*compile_, "--cache", cache)[0] == 0
+    assert steps[-1]
+    (out / "client").rename(out.parent / "elsewhere")
+    (out / "client").symlink_to("../elsewhere")
     found = told(*compile_, "--cache", cache)
     assert found[0] == 1
     assert found == told(*compile_)
@@ -911,6 +948,27 @@ def test_what_is_too_much_takes_a_whole_run(
         write(tmp_path / "inv", PLAIN | {"clients/c.yaml": one("carol", number + 3, "gw20")})
         assert told(*compile_)[0] == 0
     assert any(steps) == (not limit)
+
+
+def test_many_hosts_among_many_are_noted_at_once() -> None:
+    """As many as a step may change, of a large fleet: a search for each of them would take seconds."""
+    names = [f"laptop-{number:06}" for number in range(100_000)]
+    first, last = names[0], names[-notes.MOST_UNSETTLED :]
+    one_of_each = Stamps([array(column.typecode, range(100_000)) for column in Stamps()._columns])
+    stamps = {file: one_of_each.cut(slice(None)) for file in ("", "wg0.conf")}
+    note = notes.Note({"client": names[:]}, {"client": ["wg0.conf"]}, stamps={"client": stamps})
+    begun = time.process_time()
+    note.step(
+        "", b"", {f"client/{name}": {"wg0.conf": b""} for name in [*last, "new"]}, {f"client/{first}"}, {}
+    )
+    assert time.process_time() - begun < 0.8
+    assert note.names == {"client": [*names[1:], "new"]}
+    assert note.unsettled.keys() == {f"client/{name}" for name in [*last, "new"]}
+    for found in stamps.values():
+        assert [list(column)[-2:] for column in found._columns] == [[0, 0]] * 6
+        kept = len(names) - 1 - len(last)
+        assert all(list(column)[:kept] == list(range(1, kept + 1)) for column in found._columns)
+        assert {len(column) for column in found._columns} == {len(names)}
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:

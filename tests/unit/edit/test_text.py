@@ -200,6 +200,8 @@ def test_fmt_writes_the_one_form() -> None:
         "1e3",
         "010",
         "0x1f",
+        "0x-f",
+        "0o-7",
         "1:20",
         "",
         "~",
