@@ -15,6 +15,7 @@ from tidegate_agents.receive.fetch import Me
 from tidegate_agents.receive.receiver import Receiver
 from tidegate_agents.receive.store import Store
 from tidegate_compiler.publish import Published
+from tidegate_compiler.targets import TargetError
 from tidegate_schema.jetstream import layout
 from tidegate_schema.jetstream.link import Link, LinkError
 from unit.nats import kit
@@ -37,6 +38,14 @@ def leader(fleet: Fleet) -> str:
         return asyncio.run(work())
     except LinkError:
         return ""
+
+
+def has_formed(fleet: Fleet) -> bool:
+    """Tell whether the cluster takes a stream with a copy on each server."""
+    try:
+        return kit.push(fleet, kit.output({}), replicas=3).is_complete
+    except TargetError:
+        return False  # "no suitable peers": a server has not joined yet
 
 
 class Receivers:
@@ -91,10 +100,7 @@ class Receivers:
 @pytest.mark.timeout(240)
 def test_the_leader_is_killed_during_a_push_and_every_host_converges(tmp_path: Path) -> None:
     with natskit.cluster(tmp_path, kit.FLEET, [("client", host) for host in HOSTS]) as fleet:
-        until(
-            lambda: kit.push(fleet, kit.output({}), replicas=3).is_complete,
-            what="a cluster that has a leader",
-        )
+        until(lambda: has_formed(fleet), what="a cluster that has a leader and all of its servers")
         with Receivers(fleet, tmp_path / "bundles") as receivers:
             assert kit.push(fleet, kit.clients(HOSTS), replicas=3).is_complete
             until(lambda: receivers.have(1) == len(WATCHED), 60, what="the first release everywhere")
