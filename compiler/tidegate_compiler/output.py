@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from tidegate_compiler import parallel
+from tidegate_compiler import parallel, stamps
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.progress import track
 from tidegate_compiler.render import FORMAT, MANIFEST
@@ -337,15 +337,10 @@ def read(out: Path, known: Mapping[Host, Known] = MappingProxyType({}), now: flo
     return Output(manifest["fleet"], manifest["inventory"], hosts, stats)
 
 
-_GRANULARITY, _COARSE_GRANULARITY = 0.05, 2.5  # seconds: a kernel's tick, and file systems that keep seconds
-
-
 def _stats(place: str, kind: str, now: float, host: str) -> tuple[str, bool]:
     """Return what lstat says of a host's folder in `place` and of its files, and whether they are settled.
 
     "" stands for nothing to rely on.
-
-    What was changed within the last moment could be changed again without its times telling.
     """
     told = []
     changed = 0
@@ -362,8 +357,7 @@ def _stats(place: str, kind: str, now: float, host: str) -> tuple[str, bool]:
             changed = max(changed, found.st_mtime_ns, found.st_ctime_ns)
     except OSError:
         return "", False
-    granularity = _GRANULARITY if changed % 1_000_000_000 else _COARSE_GRANULARITY
-    return " ".join(told), changed / 1e9 < now - granularity
+    return " ".join(told), stamps.is_settled(changed, int(now * 1e9))
 
 
 _NAMES = {kind: sorted(allowed) for kind, (_, allowed) in FILES.items()}

@@ -22,10 +22,9 @@ _MTIME, _CTIME, _INO, _SIZE = 0x40, 0x80, 0x100, 0x200
 _STRUCTURE = 256
 _COLUMNS = (("Q", 32), ("Q", 40), ("I", 96), ("I", 104), ("I", 112), ("I", 120))
 _AT_ONCE = 1024
-_GRANULARITY, _COARSE_GRANULARITY = (
-    50_000_000,
-    2_500_000_000,
-)  # ns: a kernel's tick, and file systems that keep seconds
+GRANULARITY = 50_000_000
+"""How late a time may be in which the kernel has seen a change, ns: a tick of its clock, and much more."""
+_COARSE_GRANULARITY = 2_500_000_000  # where a file system keeps seconds
 
 
 def _find_statx() -> Callable[..., int] | None:
@@ -35,6 +34,13 @@ def _find_statx() -> Callable[..., int] | None:
         return None
     kinds = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_size_t)
     return ctypes.PYFUNCTYPE(ctypes.c_int, *kinds)(("statx", ctypes.PyDLL(None)))
+
+
+def is_settled(changed: int, now: int) -> bool:
+    """Tell whether what was changed last at `changed` could not be changed again and bear the same times, both in
+    nanoseconds of Unix time.
+    """
+    return changed < now - (GRANULARITY if changed % 1_000_000_000 else _COARSE_GRANULARITY)
 
 
 class Stamps:
@@ -109,8 +115,7 @@ class Stamps:
         found = set()
         for position, (inode, *own) in enumerate(zip(inodes, *times, strict=True)):
             changed = max(own[0] * 1_000_000_000 + own[1], own[2] * 1_000_000_000 + own[3])
-            granularity = _GRANULARITY if own[1] or own[3] else _COARSE_GRANULARITY
-            if not inode or changed >= now - granularity:
+            if not inode or not is_settled(changed, now):
                 found.add(position)
         return found
 

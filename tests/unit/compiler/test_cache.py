@@ -23,14 +23,9 @@ from tidegate_compiler.cache import Cache
 from tidegate_schema.cli import run
 from tidegate_schema.keys import LOW_ORDER_KEYS
 
+pytestmark = pytest.mark.usefixtures("own_state")
 EXAMPLE = compilerkit.ROOT / "inventory"
 PACKAGE = compilerkit.ROOT / "compiler" / "tidegate_compiler"
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.delenv("TIDEGATE_CACHE", raising=False)
 
 
 @pytest.fixture

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from tidegate_compiler import stepwise
+from tidegate_compiler import stamps, stepwise
 from tidegate_compiler.cache import Cache
 from tidegate_compiler.stamps import Stamps
 from tidegate_compiler.stepwise import notes
 from tidegate_schema.cli import run
 
+pytestmark = pytest.mark.usefixtures("own_state")
 FORMS = ("text", "json", "markdown")
 SEEDS = [0, 1, 2, *[pytest.param(seed, marks=pytest.mark.whole) for seed in range(3, 12)]]
 PREFIXES = ["10.20.0.0/16", "10.20.0.0/24", "10.30.0.0/16", "10.30.4.0/24", "10.40.0.0/24", "fd20::/48"]
@@ -295,10 +296,9 @@ HARSH: list[Callable[[Universe], None]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.delenv("TIDEGATE_CACHE", raising=False)
+def settle() -> None:
+    """Let what was written grow older than a tick of the clock: only then are its times believed."""
+    time.sleep(stamps.GRANULARITY / 1e9 + 0.01)
 
 
 @pytest.fixture
@@ -514,7 +514,7 @@ def test_an_output_in_steps_is_the_output(
         if chance.random() < 0.1:
             spoil(cache, chance)
         if chance.random() < 0.4:
-            time.sleep(0.06)  # so that what was written is settled
+            settle()
         harm = chance.randrange(1 << 30) if chance.random() < 0.2 else None
         found = []
         for place, more in zip(places, ((), ("--cache", cache)), strict=True):
@@ -674,7 +674,7 @@ def settled(tmp_path: Path, told: Run, steps: list[bool]) -> tuple[Path, Path, P
     compile_ = ("compile", inventory, "--out", out, "--cache", cache)
     for _ in range(3):
         assert told(*compile_)[0] == 0
-        time.sleep(0.06)
+        settle()
     note = notes.Note.read(Cache(cache))
     assert note is not None
     assert note.unsettled == {}
@@ -713,7 +713,7 @@ def test_what_has_just_been_written_is_read_again(
     real = Stamps.take
     monkeypatch.setattr(Stamps, "take", lambda root, paths: found.setdefault(tuple(paths), real(root, paths)))
     if is_settled:
-        time.sleep(0.06)
+        settle()
         told(*compile_)
     _rewrite(out / "gateway/gw20/peers.json", random.Random(1))
     told(*compile_)
@@ -955,14 +955,14 @@ def test_many_hosts_among_many_are_noted_each_at_its_place() -> None:
     names = [f"laptop-{number:06}" for number in range(10_000)]
     first, last = names[0], names[-notes.MOST_UNSETTLED :]
     one_of_each = Stamps([array(column.typecode, range(10_000)) for column in Stamps()._columns])
-    stamps = {file: one_of_each.cut(slice(None)) for file in ("", "wg0.conf")}
-    note = notes.Note({"client": names[:]}, {"client": ["wg0.conf"]}, stamps={"client": stamps})
+    kept_stamps = {file: one_of_each.cut(slice(None)) for file in ("", "wg0.conf")}
+    note = notes.Note({"client": names[:]}, {"client": ["wg0.conf"]}, stamps={"client": kept_stamps})
     note.step(
         "", b"", {f"client/{name}": {"wg0.conf": b""} for name in [*last, "new"]}, {f"client/{first}"}, {}
     )
     assert note.names == {"client": [*names[1:], "new"]}
     assert note.unsettled.keys() == {f"client/{name}" for name in [*last, "new"]}
-    for found in stamps.values():
+    for found in kept_stamps.values():
         assert [list(column)[-2:] for column in found._columns] == [[0, 0]] * 6
         kept = len(names) - 1 - len(last)
         assert all(list(column)[:kept] == list(range(1, kept + 1)) for column in found._columns)
