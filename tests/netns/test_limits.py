@@ -141,6 +141,19 @@ def test_a_client_opens_so_many_connections_and_the_other_its_own(lab: Lab) -> N
     until("what is open goes on, and bob's too", lambda: counted(lab.service, "seen", "arrived") >= 96 + 80)
 
 
+def test_a_client_beyond_its_connections_saves_up_no_burst_for_the_forwarder(lab: Lab) -> None:
+    lab.publish(policy=lab.policy_file(alice=ANY_UDP))
+    lab.start("client_connections=50", "client_upcalls=100")
+    send(lab.alice.host, WEB4, 1000, ports=4000, count=4000, pace=0.0002)
+
+    def stopped() -> int:
+        return limited(lab, "limit_connections") + limited(lab, "limit_upcalls")
+
+    until("nearly all are stopped", lambda: stopped() >= 4000 - 100)
+    # Half of them were beyond the burst, also of those that came while the client was beyond its connections.
+    assert limited(lab, "limit_upcalls") > 1000
+
+
 @pytest.mark.whole
 def test_a_client_has_so_many_flows_remembered_and_the_rest_are_judged_each_time(lab: Lab) -> None:
     lab.publish(policy=lab.policy_file(alice=ANY_UDP))

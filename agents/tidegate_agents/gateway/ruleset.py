@@ -113,9 +113,9 @@ def render(
             if flows
         ),
         *(_limit_denied() if limits else ()),
-        *(_limit_crowded() if limits and limits["client_connections"] else ()),
         "  fib daddr type { local, broadcast, multicast } accept",
         *(_limit_upcalls(limits["client_upcalls"]) if limits else ()),
+        *(_limit_crowded() if limits and limits["client_connections"] else ()),
         "" if bypass else f"  notrack meta mark set {mark} counter",
         " }",
         " chain forward {",
@@ -238,7 +238,8 @@ def _limit_connections(most: int) -> list[str]:
 
 def _limit_crowded() -> list[str]:
     # The kernel counts a client's connections by looking each up, which takes it a third of a millisecond for 4,096. So
-    # of who is beyond the limit nothing that may be new comes that far for a while.
+    # of who is beyond the limit nothing that may be new comes that far for a while. What is dropped here has been counted
+    # by the limit of upcalls, or that would have saved up a burst for the forwarder by when the while is over.
     return [
         f"  {header} saddr @crowded{family} counter name limit_connections drop"
         for family, header in _HEADERS.items()
