@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +36,11 @@ class Counters:
         finally:
             os.close(fd)
 
-    def add(self, moved: Mapping[int, tuple[int, int]]) -> None:
-        """Add packets and bytes, by the number of their reason."""
-        for reason, (packets, octets) in moved.items():
-            if packets:
-                # Whatever stands there: a page that somebody has spoilt must not end its forwarders.
-                self._words[reason] = self._words[reason] + packets & _WORD
-                self._words[_FIRST_BYTES + reason] = self._words[_FIRST_BYTES + reason] + octets & _WORD
+    def add(self, reason: int, packets: int, octets: int) -> None:
+        """Add packets and bytes to those of a reason."""
+        # Whatever stands there: a page that somebody has spoilt must not end its forwarders.
+        self._words[reason] = self._words[reason] + packets & _WORD
+        self._words[_FIRST_BYTES + reason] = self._words[_FIRST_BYTES + reason] + octets & _WORD
 
     def count_write_error(self) -> None:
         """Count a packet that was allowed but that the kernel did not take."""

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import io
 import math
 import os
 import select
@@ -54,6 +55,8 @@ BATCH = 64
 DRAIN_MAX = (
     8192  # twice the TUN's queue (gateway.network.QUEUE_LENGTH): a flood cannot keep an old generation alive
 )
+CUTS_MOST = 2048
+"""Lengths of packets of which a view of the buffer is kept; some 0.5 MB."""
 _OBSERVED = Verdict(True, Reason.OBSERVED, None)
 _PLACES = tuple(range(0, BATCH * event.RECORD_BYTES, event.RECORD_BYTES))
 """Where the records of a batch begin."""
@@ -88,7 +91,10 @@ class Forwarder:
         self._clock = Clock(tables.not_earlier_than)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
-        self._into = (self._view[:ZERO_AT],)
+        self._into = self._view[:ZERO_AT]
+        # Of a file readinto is cheaper than readv, and tells that nothing waits without an exception.
+        self._read = io.FileIO(tun, closefd=False).readinto
+        self._cuts: dict[int, memoryview] = {}
         # Observe has no judge at all: it runs no authorization code (design §1).
         self._judge = Judge(tables).judge if tables.enforce else None
         self._flows = Flows()
@@ -96,7 +102,10 @@ class Forwarder:
         self._records = memoryview(bytearray(BATCH * event.RECORD_BYTES))
 
     def step(self, limit: int = BATCH) -> int:
-        """Read, judge and write back at most `limit` and BATCH packets; returns how many there were (0: none waits)."""
+        """Read, judge and write back at most `limit` and BATCH packets; returns how many there were.
+
+        With fewer than `limit` none waits any more.
+        """
         unseen = self._judge is None and self._ring is None and self._flow_log is None
         return self._pass(limit) if unseen else self._move(limit)
 
@@ -115,9 +124,8 @@ class Forwarder:
         """Write everything back: what nobody judges or logs is not even looked at."""
         packets = octets = moved = 0
         while moved < limit:
-            try:
-                length = os.readv(self._tun, self._into)
-            except BlockingIOError:
+            length = self._read(self._into)
+            if length is None:
                 break
             if not length:
                 raise _gone()
@@ -125,14 +133,14 @@ class Forwarder:
             packets += segments(self._buffer, length) if self._buffer[GSO_TYPE] else 1
             octets += length - HEADER_BYTES
             self._write(length)
-        self._counters.add({Reason.OBSERVED: (packets, octets)})
+        self._counters.add(Reason.OBSERVED, packets, octets)
         return moved
 
     def _move(self, limit: int) -> int:
         # The hot loop: a packet costs what stands in it. So of a flow that is known it calls nothing but the kernel
         # and `struct`, and everything has a local name.
-        tun, buffer, into, view, ring = self._tun, self._buffer, self._into, self._view, self._ring
-        denied, log = self._denied, self._flow_log
+        tun, read, buffer, into, cut = self._tun, self._read, self._buffer, self._into, self._cuts.get
+        denied, ring, log = self._denied, self._ring, self._flow_log
         known, name4, name6 = self._flows.get, NAME4.unpack_from, NAME6.unpack_from
         packets, octets = [0] * REASONS, [0] * REASONS
         now = self._tick()
@@ -141,9 +149,8 @@ class Forwarder:
         pack, records, times = event.STAMPED.pack_into, self._records, event.TIMES.pack(monotonic, wall)
         moved = 0
         for at in _PLACES[:limit]:
-            try:
-                length = os.readv(tun, into)
-            except BlockingIOError:
+            length = read(into)
+            if length is None:
                 break
             first = buffer[HEADER_BYTES]
             if first == PLAIN4:
@@ -160,12 +167,12 @@ class Forwarder:
             least, flags_at, allow, reason, same, known_bits = flow
             if allow:
                 try:
-                    os.write(tun, view[:length])
+                    os.write(tun, cut(length) or self._cut(length))
                 except OSError as error:
                     self._not_taken(error)
             elif least and denied is not None:
                 with contextlib.suppress(OSError):  # then the next one comes here too
-                    os.write(denied, view[:length])
+                    os.write(denied, cut(length) or self._cut(length))
             count = segments(buffer, length) if buffer[GSO_TYPE] else 1
             length -= HEADER_BYTES
             packets[reason] += count
@@ -177,7 +184,9 @@ class Forwarder:
                 log.saw((same, known_bits), allow, buffer[flags_at], count, length, monotonic / 1e9)
             moved += 1
         if moved:
-            self._counters.add(dict(enumerate(zip(packets, octets, strict=True))))
+            for reason, count in enumerate(packets):
+                if count:
+                    self._counters.add(reason, count, octets[reason])
             if ring is not None:
                 ring.write(records[: moved * event.RECORD_BYTES])
                 ring.publish(moved)
@@ -190,6 +199,12 @@ class Forwarder:
             os.write(self._tun, self._view[:length])
         except OSError as error:
             self._not_taken(error)
+
+    def _cut(self, length: int) -> memoryview:
+        """Return so much of the buffer; to look a view up costs a third of making it, and few lengths are frequent."""
+        if len(self._cuts) >= CUTS_MOST:
+            self._cuts.clear()
+        return self._cuts.setdefault(length, self._view[:length])
 
     def _tick(self) -> float:
         """Return the time that counts, Unix seconds, and let nothing that was remembered outlive a rule."""
@@ -321,7 +336,7 @@ def _run(options: argparse.Namespace) -> int:
     while not stop.set:
         patience = forwarder.patience()
         poller.poll(None if patience is None else math.ceil(patience * 1000))
-        while forwarder.step() and not stop.set:
+        while forwarder.step() == BATCH and not stop.set:
             pass
     # What waits in the queue arrived under this generation, and belongs to the clients it knew.
     drained = 0

@@ -280,7 +280,7 @@ def test_a_source_that_fails_costs_its_own_samples_only(
     places = Places("gateway", tmp_path, tmp_path, tmp_path)
     places.flusher_status.parent.mkdir(parents=True)
     counted = counters.Counters(places.run / "counters")
-    counted.add({Reason.ALLOWED: (3, 300)})
+    counted.add(Reason.ALLOWED, 3, 300)
     shaken = f"{key('alice')}\t{NOW}\n{key('bob')}\t0\n"
     monkeypatch.setattr(facts.wireguard, "run", lambda *_: shaken)
     monkeypatch.setattr(facts.nft, "listing", lambda: "{")
