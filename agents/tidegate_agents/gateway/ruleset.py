@@ -283,7 +283,11 @@ def _forward_in_enforce(
     *,
     flows: bool,
 ) -> list[str]:
+    elsewhere = f"oifname != {wg} oifname != {tun}"
     return [
+        # Most packets: of a remembered flow, so from a client, in a connection that is marked. To go through the rules
+        # of such below takes longer.
+        f"  meta mark {hit} {elsewhere} ct mark {APPROVED:#x} accept" if flows else "",
         f"  iifname {wg} goto from_client",
         f"  iifname {tun} goto allowed",
         f"  oifname {wg} ct state established,related ct mark @live counter accept",
