@@ -14,12 +14,15 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tidegate_agents.events.ring import Ring
 
-_AT_ONCE = 256  # records; measured: 128 to 512 are alike, and more take longer
+_AT_ONCE = 2048  # records
 _SKIPPED_AT_ONCE = 4096  # records; a ring holds a gigabyte and more
+
+Part: TypeAlias = bytes | memoryview
+"""A part of a body: bytes, one after the other."""
 
 
 class Codec(Protocol):
@@ -29,11 +32,11 @@ class Codec(Protocol):
     overhead: int
     """Bytes of a body beside its parts, at most."""
 
-    def encode(self, records: bytes | memoryview) -> tuple[bytes, int]:
+    def encode(self, records: bytes | memoryview) -> tuple[Part, int]:
         """Return a part of a body, of these records, and how many of them it leaves out, since they cannot be read."""
         ...
 
-    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+    def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Return the body that is made of these parts."""
         ...
 
@@ -95,7 +98,7 @@ class Outbox:
         conditions: Conditions,
         limits: Limits,
         codec: Codec,
-        pack: Callable[[Iterable[bytes]], bytes],
+        pack: Callable[[Iterable[Part]], bytes],
     ) -> None:
         """`pack` joins, or compresses, what a body is made of."""
         self.ring = ring
@@ -143,7 +146,7 @@ class Outbox:
         self._flushing -= batch.records
         return batch
 
-    def _parts(self, records: bytes, batch: Batch) -> Iterator[bytes]:
+    def _parts(self, records: bytes, batch: Batch) -> Iterator[Part]:
         """Yield parts of a body, few records each, so that a processor's cache holds them; and count into `batch`."""
         size = self.ring.record_bytes
         view, every = memoryview(records), len(records) // size

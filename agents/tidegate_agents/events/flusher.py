@@ -31,7 +31,7 @@ from typing import Any
 from isal import isal_zlib
 
 from tidegate_agents.events import endpoint, otlp
-from tidegate_agents.events.batches import Batch, Codec, Conditions, Limits, Outbox
+from tidegate_agents.events.batches import Batch, Codec, Conditions, Limits, Outbox, Part
 from tidegate_agents.events.ledger import Ledger
 from tidegate_agents.events.names import PolicyNames
 from tidegate_agents.events.ndjson import HostNdjson, Ndjson
@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def gzip(parts: Iterable[bytes]) -> bytes:
+def gzip(parts: Iterable[Part]) -> bytes:
     """Compress parts, each as it comes."""
     compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT)
     return b"".join([*map(compressor.compress, parts), compressor.flush()])

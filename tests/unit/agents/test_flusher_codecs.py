@@ -64,12 +64,13 @@ def lines(codec: Ndjson, data: bytes) -> list[dict[str, Any] | None]:
     """Return what each record becomes, None for one that cannot be read; encoded all at once, and each alone."""
     if not data:
         return []
-    text, unreadable = codec.encode(memoryview(data))
+    part, unreadable = codec.encode(memoryview(data))
+    text = bytes(part)
     found: list[dict[str, Any] | None] = []
     for at in range(0, len(data), SIZE):
         line, left_out = codec.encode(data[at : at + SIZE])
         assert bool(line) != bool(left_out)
-        found.append(jsonfile.parse(line) if line else None)
+        found.append(jsonfile.parse(bytes(line)) if line else None)
     assert [jsonfile.parse(line) for line in text.splitlines()] == [line for line in found if line]
     assert unreadable == found.count(None)
     return found
