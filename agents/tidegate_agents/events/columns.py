@@ -66,24 +66,24 @@ _CLOCK = _clock()
 class Column(Protocol):
     """Values of as many rows as a matrix has, at least one."""
 
-    width: int
-    """Bytes that it takes."""
+    same: bytes
+    """What all rows have in common; as wide as they are, with anything in the places of what differs."""
 
     def put(self, cells: Octets) -> None:
-        """Write the values into cells, a matrix of (rows, width)."""
+        """Write what differs into cells, a matrix of (rows, width), where what is the same stands."""
         ...
 
 
 def matrix(columns: Sequence[tuple[bytes, Column]], end: bytes, rows: int) -> Octets:
     """Return a matrix of (rows, bytes): in each row the columns, with what stands before each and at the end."""
-    row = b"".join(before + bytes(column.width) for before, column in columns) + end
+    row = b"".join(before + column.same for before, column in columns) + end
     found = np.empty((rows, len(row)), _U1)
     found[:] = np.frombuffer(row, _U1)
     at = 0
     for before, column in columns:
         at += len(before)
-        column.put(found[:, at : at + column.width])
-        at += column.width
+        column.put(found[:, at : at + len(column.same)])
+        at += len(column.same)
     return found
 
 
@@ -94,26 +94,26 @@ class Number:
         """Take integers without sign."""
         self._numbers = numbers
         least, most = int(numbers.min()), int(numbers.max())
-        self._groups = 0
+        groups = 0
         while least != most:
             least, most = least // _GROUP, most // _GROUP
-            self._groups += 1
+            groups += 1
         # What is left of them is the same in all. A nought is left of a number only where there is no other digit.
-        self._same = b"%d" % least if least or not self._groups else b""
-        self.width = len(self._same) + _GROUP_DIGITS * self._groups
+        first = b"%d" % least if least or not groups else b""
+        self._first = len(first)
+        self.same = first + bytes(_GROUP_DIGITS * groups)
 
     def put(self, cells: Octets) -> None:
-        """Write them, from the last group of digits on."""
-        same, rest = len(self._same), self._numbers
-        cells[:, :same] = np.frombuffer(self._same, _U1)
-        for at in range(self.width - _GROUP_DIGITS, same - 1, -_GROUP_DIGITS):
-            is_last = at + _GROUP_DIGITS == self.width
+        """Write the groups of digits in which they differ, from the last one on."""
+        first, width, rest = self._first, len(self.same), self._numbers
+        for at in range(width - _GROUP_DIGITS, first - 1, -_GROUP_DIGITS):
+            is_last = at + _GROUP_DIGITS == width
             if at == 0:
                 which, texts = rest, _ALONE if is_last else _BEFORE
             else:
                 rest, whole = rest // _GROUP, rest
                 which, texts = whole - rest * _GROUP, _BEHIND
-                if not same:
+                if not first:
                     which = which + (rest == 0) * which.dtype.type(_GROUP)
                     texts = _LAST if is_last else _MIDDLE
             _put(cells, at, texts[which.astype(np.intp)])
@@ -122,33 +122,34 @@ class Number:
 class Time:
     """Times as RFC 3339 has them, in UTC, between quotes."""
 
-    width = 32
-
     def __init__(self, times: npt.NDArray[Any]) -> None:
         """Take nanoseconds since the Unix epoch."""
-        self._times = times
+        self._seconds = times // _SECOND_NS
+        self._nanoseconds = (times - self._seconds * _SECOND_NS).astype(np.intp)
+        self._first, self._last = int(self._seconds.min()), int(self._seconds.max())
+        self.same = _text(self._first)
 
     def put(self, cells: Octets) -> None:
-        """Write them; as `event.timestamp` does, which writes all that is the same in many."""
-        seconds = self._times // _SECOND_NS
-        nanoseconds = (self._times - seconds * _SECOND_NS).astype(np.intp)
-        days = seconds // _DAY_S
-        if days.min() == days.max():
-            cells[:] = np.frombuffer(_midnight(int(days[0])), _U1)
-        else:
-            every, which = np.unique(days, return_inverse=True)
-            texts = np.frombuffer(b"".join(map(_midnight, every.tolist())), _U1)
-            cells[:] = texts.reshape(-1, self.width)[which]
-        _put(cells, 12, _CLOCK[(seconds - days * _DAY_S).astype(np.intp)])
-        tens = nanoseconds // _GROUP
+        """Write the day and the second where there are several, and the fractions."""
+        if self._first != self._last:
+            self._put_seconds(cells)
+        tens = self._nanoseconds // _GROUP
         hundreds = tens // _GROUP
         cells[:, 21] = hundreds + _ZERO
         _put(cells, 22, _BEHIND[tens - hundreds * _GROUP])
-        _put(cells, 26, _BEHIND[nanoseconds - tens * _GROUP])
+        _put(cells, 26, _BEHIND[self._nanoseconds - tens * _GROUP])
+
+    def _put_seconds(self, cells: Octets) -> None:
+        days = self._seconds // _DAY_S
+        if self._first // _DAY_S != self._last // _DAY_S:
+            every, which = np.unique(days, return_inverse=True)
+            texts = b"".join(_text(day * _DAY_S) for day in every.tolist())
+            cells[:] = np.frombuffer(texts, _U1).reshape(len(every), -1)[which]
+        _put(cells, 12, _CLOCK[(self._seconds - days * _DAY_S).astype(np.intp)])
 
 
-def _midnight(day: int) -> bytes:
-    return b'"%b"' % event.timestamp(day * _DAY_S * _SECOND_NS).encode("ascii")
+def _text(second: int) -> bytes:
+    return b'"%b"' % event.timestamp(second * _SECOND_NS).encode("ascii")
 
 
 def _put(cells: Octets, at: int, texts: npt.NDArray[Any]) -> None:
@@ -156,25 +157,27 @@ def _put(cells: Octets, at: int, texts: npt.NDArray[Any]) -> None:
     cells[:, at : at + texts.itemsize].view(texts.dtype)[:, 0] = texts
 
 
-class Texts(dict[bytes, int]):
-    """Texts that are kept, by key: a key's value is the place of its text, a row of a matrix."""
+class Texts:
+    """Texts that are kept, each as a row of a matrix, by key."""
 
     def __init__(self, made: Callable[[bytes], tuple[bytes, int]], most: int) -> None:
         """`made` gives a key's text and a number to go with it; of more than `most` texts all are forgotten."""
         self._made, self._most = made, most
-        self.clear()
+        self._forget()
 
-    def clear(self) -> None:
-        """Forget all."""
-        super().clear()
+    def _forget(self) -> None:
+        self._places: dict[bytes, int] = {}
         self._texts: Octets = np.empty((0, 0), _U1)
         self._lengths = self._numbers = np.empty(0, np.intp)
 
     def places(self, keys: Sequence[bytes]) -> Places:
         """Return where the texts of these keys are, until it is called again."""
-        if len(self) > self._most:
-            self.clear()
-        return np.array([*map(self.__getitem__, keys)], np.intp)
+        if len(self._places) > self._most:
+            self._forget()
+        found = [*map(self._places.get, keys)]
+        if None in found:
+            found = [self._place(key) for key in keys]
+        return np.array(found, np.intp)
 
     def numbers(self, places: Places) -> Places:
         """Return the number that goes with each text."""
@@ -184,13 +187,15 @@ class Texts(dict[bytes, int]):
         """Return the texts as a column, each at the left."""
         return _Kept(self._texts, places, int(self._lengths[places].max()))
 
-    def __missing__(self, key: bytes) -> int:
+    def _place(self, key: bytes) -> int:
+        place = self._places.get(key)
+        if place is not None:
+            return place
         text, number = self._made(key)
-        place = len(self)
+        place = self._places[key] = len(self._places)
         self._make_room(place + 1, len(text))
         self._texts[place] = np.frombuffer(text.ljust(self._texts.shape[1]), _U1)
         self._lengths[place], self._numbers[place] = len(text), number
-        self[key] = place
         return place
 
     def _make_room(self, count: int, width: int) -> None:
@@ -209,10 +214,10 @@ def _grown(old: npt.NDArray[Any], shape: tuple[int, ...], filled: int) -> npt.ND
 
 class _Kept:
     def __init__(self, texts: Octets, places: Places, width: int) -> None:
-        self._texts, self._places, self.width = texts, places, width
+        self._texts, self._places, self.same = texts, places, bytes(width)
 
     def put(self, cells: Octets) -> None:
-        cells[:] = self._texts.take(self._places, axis=0)[:, : self.width]
+        cells[:] = self._texts.take(self._places, axis=0)[:, : len(self.same)]
 
 
 def in_order(parts: Sequence[tuple[Places, Octets]], rows: int) -> Octets:

@@ -60,7 +60,7 @@ def test_every_kind_of_line_that_gateways_write_is_read_quickly_but_gaps() -> No
 @settings(max_examples=200, deadline=None)
 def test_what_a_gateway_writes_of_any_record_is_read_the_same_both_ways(made: list[bytes]) -> None:
     text, _ = Ndjson("fra1", CODEC_EPOCH, Named(["eng-reads-prod-db"])).encode(records(*made))
-    for line in text.splitlines(keepends=True):
+    for line in bytes(text).splitlines(keepends=True):
         event = carefully(line)
         assert not is_quick(line) or event == json.loads(line)
         traffic = ("source.packets", "source.bytes", "destination.packets", "destination.bytes")
