@@ -74,17 +74,35 @@ class Column(Protocol):
         ...
 
 
-def matrix(columns: Sequence[tuple[bytes, Column]], end: bytes, rows: int) -> Octets:
-    """Return a matrix of (rows, bytes): in each row the columns, with what stands before each and at the end."""
-    row = b"".join(before + column.same for before, column in columns) + end
-    found = np.empty((rows, len(row)), _U1)
-    found[:] = np.frombuffer(row, _U1)
-    at = 0
-    for before, column in columns:
-        at += len(before)
-        column.put(found[:, at : at + len(column.same)])
-        at += len(column.same)
-    return found
+class Lines:
+    """Lines of equal length: in each the columns, with what stands before each and at the end."""
+
+    def __init__(self, columns: Sequence[tuple[bytes, Column]], end: bytes) -> None:
+        self._columns = columns
+        self._same = b"".join(before + column.same for before, column in columns) + end
+        self.width = len(self._same)
+
+    def put(self, lines: Octets) -> None:
+        """Write them into a matrix of (lines, width)."""
+        lines[:] = np.frombuffer(self._same, _U1)
+        at = 0
+        for before, column in self._columns:
+            at += len(before)
+            column.put(lines[:, at : at + len(column.same)])
+            at += len(column.same)
+
+
+class Paper:
+    """Memory that is used again: fresh memory of some megabytes costs as much as what is written into it."""
+
+    def __init__(self) -> None:
+        self._octets: Octets = np.empty(0, _U1)
+
+    def of(self, size: int) -> Octets:
+        """Return so many bytes, with anything in them, which are no longer what was returned before."""
+        if size > len(self._octets):
+            self._octets = np.empty(size, _U1)
+        return self._octets[:size]
 
 
 class Number:
@@ -220,17 +238,28 @@ class _Kept:
         cells[:] = self._texts.take(self._places, axis=0)[:, : len(self.same)]
 
 
-def in_order(parts: Sequence[tuple[Places, Octets]], rows: int) -> Octets:
-    """Return the lines of some matrices as one text, each where its place among `rows` says; a place may be empty."""
-    if len(parts) == 1:
-        return parts[0][1].reshape(-1)
-    sizes = np.zeros(rows, np.intp)
-    for places, lines in parts:
-        sizes[places] = lines.shape[1]
-    starts = np.cumsum(sizes) - sizes
-    text = np.empty(int(sizes.sum()), _U1)
-    for places, lines in parts:
-        # Each place where a line of that length may begin, as a row: they overlap, those that are written do not.
-        windows = np.lib.stride_tricks.sliding_window_view(text, lines.shape[1], writeable=True)
-        windows[starts[places]] = lines
-    return text
+class Text:
+    """Lines of several lengths as one text."""
+
+    def __init__(self) -> None:
+        self._text, self._lines = Paper(), Paper()
+
+    def of(self, parts: Sequence[tuple[Places, Lines]], rows: int) -> Octets:
+        """Return each line where its place among `rows` says, until it is called again; a place may be empty."""
+        if len(parts) == 1:
+            ((places, lines),) = parts
+            text = self._text.of(len(places) * lines.width)
+            lines.put(text.reshape(-1, lines.width))
+            return text
+        sizes = np.zeros(rows, np.intp)
+        for places, lines in parts:
+            sizes[places] = lines.width
+        starts = np.cumsum(sizes) - sizes
+        text = self._text.of(int(sizes.sum()))
+        for places, lines in parts:
+            matrix = self._lines.of(len(places) * lines.width).reshape(-1, lines.width)
+            lines.put(matrix)
+            # Each place where such a line may begin, as a row: they overlap, those that are written do not.
+            windows = np.lib.stride_tricks.sliding_window_view(text, lines.width, writeable=True)
+            windows[starts[places]] = matrix
+        return text

@@ -244,6 +244,11 @@ def gzip(parts: Iterable[Part]) -> bytes:
     return b"".join([*map(compressor.compress, parts), compressor.flush()])
 
 
+def joined(parts: Iterable[Part]) -> bytes:
+    """Join parts, each as it comes."""
+    return b"".join(map(bytes, parts))
+
+
 def tls_context(settings: Mapping[str, Any]) -> ssl.SSLContext:
     """Return what TLS is spoken with; FileRefused or OSError when a file cannot be read, or holds something else."""
     with contextlib.ExitStack() as stack:
@@ -299,7 +304,7 @@ async def _run(
     conditions = Conditions(settings["flush_usage"], settings["flush_interval"])
     limits = Limits(settings["batch_records"], settings["batch_bytes"])
     is_gzip = settings["log_compression"] == "gzip"
-    pack = gzip if is_gzip else b"".join
+    pack = gzip if is_gzip else joined
     outboxes = [Outbox(ring, conditions, limits, codec(ring, gateway, names), pack) for ring in rings]
     ledger = Ledger()
     with contextlib.suppress(OSError, FileRefused, ValueError, KeyError, TypeError):

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidegate_agents.events.batches import Part
-from tidegate_agents.events.columns import Column, Number, Octets, Places, Texts, Time, in_order, matrix
+from tidegate_agents.events.columns import Column, Lines, Number, Places, Text, Texts, Time
 from tidegate_agents.events.names import PolicyNames
 from tidegate_schema import event, hostevent
 
@@ -73,6 +73,7 @@ class Ndjson:
         """Which of the varying fields a line has, by the number that goes with a form; some twenty there are."""
         self._forms = Texts(self._form, _FORMS_MOST)
         self._addresses = Texts(_address, _ADDRESSES_MOST)
+        self._text = Text()
 
     def encode(self, records: bytes | memoryview) -> tuple[Part, int]:
         """Return the lines of the records, which stand one after the other, and how many of them cannot be read."""
@@ -81,7 +82,7 @@ class Ndjson:
         keys["who"], keys["what"], keys["has_start"] = every["who"], every["what"], every["start_ns"] != 0
         forms = self._forms.places(_keys(keys))
         layouts = self._forms.numbers(forms)
-        parts: list[tuple[Places, Octets]] = []
+        parts: list[tuple[Places, Lines]] = []
         unreadable = 0
         for number, count in enumerate(np.bincount(layouts).tolist()):
             if self._layouts[number] == _UNREADABLE:
@@ -89,13 +90,13 @@ class Ndjson:
             elif count:
                 places = np.flatnonzero(layouts == number)
                 parts.append((places, self._lines(self._layouts[number], every.take(places), forms[places])))
-        return in_order(parts, len(every)).data, unreadable
+        return self._text.of(parts, len(every)).data, unreadable
 
     def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Return what is posted for these lines."""
         return parts
 
-    def _lines(self, layout: _Layout, records: npt.NDArray[np.void], forms: Places) -> Octets:
+    def _lines(self, layout: _Layout, records: npt.NDArray[np.void], forms: Places) -> Lines:
         columns: list[tuple[bytes, Column]] = [
             (b'{"@timestamp":', Time(records["wall_ns"])),
             (self._before_monotonic, Number(records["monotonic_ns"])),
@@ -105,7 +106,7 @@ class Ndjson:
         for name in layout:
             column = self._column(name, records[_VARYING[name]])
             columns.append((f',"{name}":'.encode("ascii"), column))
-        return matrix(columns, b"}\n", len(records))
+        return Lines(columns, b"}\n")
 
     def _column(self, name: str, values: npt.NDArray[np.void]) -> Column:
         if name == "destination.address":

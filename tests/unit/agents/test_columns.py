@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_agents.events.columns import Column, Number, Octets, Texts, Time, in_order, matrix
+from tidegate_agents.events.columns import Column, Lines, Number, Octets, Text, Texts, Time
 from tidegate_schema import event
 
 U64 = (1 << 64) - 1
@@ -21,7 +21,10 @@ columns = st.lists(numbers, min_size=1, max_size=20)
 
 def cells(column: Column, rows: int) -> list[bytes]:
     """Return a column's cells, and see that nothing beside them was written."""
-    found = [row.tobytes() for row in matrix([(b"<", column)], b">", rows)]
+    lines = Lines([(b"<", column)], b">")
+    matrix = np.empty((rows, lines.width), "u1")
+    lines.put(matrix)
+    found = [row.tobytes() for row in matrix]
     assert {(row[:1], row[-1:]) for row in found} == {(b"<", b">")}
     return [row[1:-1] for row in found]
 
@@ -85,12 +88,24 @@ def test_texts_are_kept_by_key_and_forgotten_when_there_are_too_many(batches: li
         assert texts._texts.shape[0] <= 2 * (10 + len(keys))
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
-def test_lines_of_several_matrices_come_in_their_order(kinds: list[int]) -> None:
-    """Kind 0 has no line; a line of another one is as long as its number says."""
-    parts: list[tuple[np.ndarray[tuple[int], np.dtype[np.intp]], Octets]] = []
-    for kind in sorted(set(kinds) - {0}):
-        places = np.flatnonzero(np.array(kinds) == kind)
-        parts.append((places, np.repeat(places.astype("u1")[:, None], kind, axis=1)))
-    expected = b"".join(bytes([place]) * kind for place, kind in enumerate(kinds))
-    assert in_order(parts, len(kinds)).tobytes() == expected
+class Marked:
+    """A column of as many bytes as it is told, which are all the line's number."""
+
+    def __init__(self, numbers: np.ndarray[tuple[int], np.dtype[np.intp]], width: int) -> None:
+        self._numbers, self.same = numbers, bytes(width)
+
+    def put(self, cells: Octets) -> None:
+        cells[:] = self._numbers[:, None]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=3))
+def test_lines_of_several_lengths_come_in_their_order(batches: list[list[int]]) -> None:
+    """A length 0 stands for what has no line."""
+    text = Text()
+    for widths in batches:
+        parts = []
+        for width in sorted(set(widths) - {0}):
+            places = np.flatnonzero(np.array(widths) == width)
+            parts.append((places, Lines([(b"", Marked(places, width))], b"")))
+        expected = b"".join(bytes([place]) * width for place, width in enumerate(widths))
+        assert text.of(parts, len(widths)).tobytes() == expected
