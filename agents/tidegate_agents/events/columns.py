@@ -29,6 +29,7 @@ _U1, _U4, _U8 = np.dtype("u1"), np.dtype("<u4"), np.dtype("<u8")
 _GROUP_DIGITS, _GROUP = 4, 10_000
 _SECOND_NS, _DAY_S = 1_000_000_000, 86_400
 _BLANK, _ZERO = ord(" "), ord("0")
+_SLOT_BITS = 16
 
 
 def _digits(numbers: npt.NDArray[Any], count: int) -> Octets:
@@ -176,26 +177,44 @@ def _put(cells: Octets, at: int, texts: npt.NDArray[Any]) -> None:
 
 
 class Texts:
-    """Texts that are kept, each as a row of a matrix, by key."""
+    """Texts that are kept, each as a row of a matrix, by key.
 
-    def __init__(self, made: Callable[[bytes], tuple[bytes, int]], most: int) -> None:
-        """`made` gives a key's text and a number to go with it; of more than `most` texts all are forgotten."""
-        self._made, self._most = made, most
+        key ─► slot, by a hash ─► place of the key that stood there last ─► is it this one?  no: ─► a dict
+
+    So most keys of a batch are found by a few operations on all of them.
+    """
+
+    def __init__(self, made: Callable[[bytes], tuple[bytes, int]], key_bytes: int, most: int) -> None:
+        """`made` gives a key's text and a number to go with it; of more than `most` texts all are forgotten.
+
+        A key has `key_bytes` bytes, a multiple of eight.
+        """
+        self._made, self._words, self._most = made, key_bytes // 8, most
+        # For each four bytes, drawn, so that nobody who chooses addresses can make keys meet: the highest bits of the
+        # sum of products are a universal hash (Dietzfelbinger 1996; Thorup, High Speed Hashing, section 3.4).
+        self._factors = np.frombuffer(os.urandom(2 * key_bytes), _U8)
         self._forget()
 
     def _forget(self) -> None:
         self._places: dict[bytes, int] = {}
+        self._slots = np.zeros(1 << _SLOT_BITS, np.intp)
+        self._keys = np.empty((0, self._words), _U8)
         self._texts: Octets = np.empty((0, 0), _U1)
         self._lengths = self._numbers = np.empty(0, np.intp)
 
-    def places(self, keys: Sequence[bytes]) -> Places:
-        """Return where the texts of these keys are, until it is called again."""
+    def places(self, keys: npt.NDArray[np.void]) -> Places:
+        """Return where the texts of these keys, one at least, are, until it is called again."""
         if len(self._places) > self._most:
             self._forget()
-        found = [*map(self._places.get, keys)]
-        if None in found:
-            found = [self._place(key) for key in keys]
-        return np.array(found, np.intp)
+        words = np.ascontiguousarray(keys).view(_U8).reshape(len(keys), self._words)
+        self._place(words[0].tobytes())  # there is one at least, for slots that are empty
+        slots = ((words.view(_U4) @ self._factors) >> np.uint64(64 - _SLOT_BITS)).astype(np.intp)
+        places: Places = self._slots[slots]
+        seen = self._keys.take(places, axis=0)
+        if not np.array_equal(seen, words):
+            for row in np.flatnonzero((seen != words).any(axis=1)).tolist():
+                places[row] = self._slots[slots[row]] = self._place(words[row].tobytes())
+        return places
 
     def numbers(self, places: Places) -> Places:
         """Return the number that goes with each text."""
@@ -213,6 +232,7 @@ class Texts:
         place = self._places[key] = len(self._places)
         self._make_room(place + 1, len(text))
         self._texts[place] = np.frombuffer(text.ljust(self._texts.shape[1]), _U1)
+        self._keys[place] = np.frombuffer(key, _U8)
         self._lengths[place], self._numbers[place] = len(text), number
         return place
 
@@ -221,6 +241,7 @@ class Texts:
         if count > old or width > old_width:
             rows = max(count, 2 * old) if count > old else old
             self._texts = _grown(self._texts, (rows, max(width, old_width)), _BLANK)
+            self._keys = _grown(self._keys, (rows, self._words), 0)
             self._lengths, self._numbers = (_grown(one, (rows,), 0) for one in (self._lengths, self._numbers))
 
 

@@ -36,7 +36,7 @@ _RECORD = np.dtype(
         *(("start_ns", "<u8"), ("", "V8")),
     ]
 )
-_KEY = np.dtype([("who", "V40"), ("what", "V12"), ("has_start", "?")])
+_KEY = np.dtype([("who", "V40"), ("what", "V12"), ("has_start", "<u4")])
 _OF_KEY = struct.Struct("<24x40s20x12s32xQ8x")
 """A record with nothing but what is in a key."""
 assert _RECORD.itemsize == _OF_KEY.size == event.RECORD_BYTES
@@ -71,8 +71,8 @@ class Ndjson:
         self._before_monotonic = f',{ring},"tidegate.monotonic_ns":'.encode("ascii")
         self._layouts = [_UNREADABLE]
         """Which of the varying fields a line has, by the number that goes with a form; some twenty there are."""
-        self._forms = Texts(self._form, _FORMS_MOST)
-        self._addresses = Texts(_address, _ADDRESSES_MOST)
+        self._forms = Texts(self._form, _KEY.itemsize, _FORMS_MOST)
+        self._addresses = Texts(_address, 16, _ADDRESSES_MOST)
         self._text = Text()
 
     def encode(self, records: bytes | memoryview) -> tuple[Part, int]:
@@ -80,7 +80,7 @@ class Ndjson:
         every = np.frombuffer(records, _RECORD)
         keys = np.empty(len(every), _KEY)
         keys["who"], keys["what"], keys["has_start"] = every["who"], every["what"], every["start_ns"] != 0
-        forms = self._forms.places(_keys(keys))
+        forms = self._forms.places(keys)
         layouts = self._forms.numbers(forms)
         parts: list[tuple[Places, Lines]] = []
         unreadable = 0
@@ -110,7 +110,7 @@ class Ndjson:
 
     def _column(self, name: str, values: npt.NDArray[np.void]) -> Column:
         if name == "destination.address":
-            return self._addresses.column(self._addresses.places(_keys(values)))
+            return self._addresses.column(self._addresses.places(values))
         return Time(values) if name in _TIMES else Number(values)
 
     def _form(self, key: bytes) -> tuple[bytes, int]:
@@ -126,11 +126,6 @@ class Ndjson:
         if layout not in self._layouts:
             self._layouts.append(layout)
         return json.dumps(fields, separators=(",", ":"))[1:-1].encode("ascii"), self._layouts.index(layout)
-
-
-def _keys(values: npt.NDArray[np.void]) -> list[bytes]:
-    found: list[bytes] = values.view(f"V{values.itemsize}").tolist()
-    return found
 
 
 def _address(address: bytes) -> tuple[bytes, int]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate_agents.events import columns as columns_module
 from tidegate_agents.events.columns import Column, Lines, Number, Octets, Text, Texts, Time
 from tidegate_schema import event
 
@@ -71,21 +72,32 @@ def test_so_are_times_of_one_second_of_one_day_and_of_some(begin: int, after: li
 
 
 def made(key: bytes) -> tuple[bytes, int]:
-    return b"<%b>" % key, len(key)
+    text = key.rstrip(b"\0")
+    return b"<%b>" % text, len(text)
 
 
-@given(st.lists(st.lists(st.binary(max_size=6), min_size=1, max_size=20), min_size=1, max_size=4))
-def test_texts_are_kept_by_key_and_forgotten_when_there_are_too_many(batches: list[list[bytes]]) -> None:
-    texts = Texts(made, 10)
-    for keys in batches:
-        places = texts.places(keys)
-        found = cells(texts.column(places), len(keys))
-        width = max(map(len, found))
-        assert found == [made(key)[0].ljust(width) for key in keys]
-        assert width == max(len(key) for key in keys) + 2
-        assert texts.numbers(places).tolist() == [len(key) for key in keys]
-        assert len(texts._places) <= 10 + len(keys)
-        assert texts._texts.shape[0] <= 2 * (10 + len(keys))
+few = st.binary(max_size=1) | st.binary(max_size=16)
+
+
+@pytest.mark.parametrize("bits", [1, 16])
+@given(st.lists(st.lists(few, min_size=1, max_size=20), min_size=1, max_size=4))
+def test_texts_are_kept_by_key_and_forgotten_when_there_are_too_many(
+    bits: int, batches: list[list[bytes]]
+) -> None:
+    """Also where keys meet in a slot, as all of them do in one of two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "_SLOT_BITS", bits)
+        texts = Texts(made, 16, 10)
+        for batch in batches:
+            keys = [key.ljust(16, b"\0") for key in batch]
+            places = texts.places(np.array(keys, "V16"))
+            found = cells(texts.column(places), len(keys))
+            width = max(map(len, found))
+            assert found == [made(key)[0].ljust(width) for key in keys]
+            assert width == max(made(key)[1] for key in keys) + 2
+            assert texts.numbers(places).tolist() == [made(key)[1] for key in keys]
+            assert len(texts._places) <= 10 + len(keys)
+            assert texts._texts.shape[0] <= 2 * (10 + len(keys))
 
 
 class Marked:
