@@ -190,9 +190,10 @@ class Texts:
         A key has `key_bytes` bytes, a multiple of eight.
         """
         self._made, self._words, self._most = made, key_bytes // 8, most
-        # For each four bytes, drawn, so that nobody who chooses addresses can make keys meet: the highest bits of the
-        # sum of products are a universal hash (Dietzfelbinger 1996; Thorup, High Speed Hashing, section 3.4).
-        self._factors = np.frombuffer(os.urandom(2 * key_bytes), _U8)
+        # For each four bytes one, drawn, so that nobody who chooses addresses can make keys meet: the highest bits of
+        # the sum of products are a universal hash (Dietzfelbinger and others 1997, A Reliable Randomized Algorithm
+        # for the Closest-Pair Problem).
+        self._factors = np.frombuffer(os.urandom(2 * key_bytes), _U8) | np.uint64(1)
         self._forget()
 
     def _forget(self) -> None:
