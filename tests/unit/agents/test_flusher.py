@@ -26,6 +26,7 @@ from tidegate_agents.events.batches import Conditions, Limits, Outbox
 from tidegate_agents.events.flusher import gzip, joined
 from tidegate_agents.events.names import PolicyNames
 from tidegate_agents.events.ndjson import Ndjson
+from tidegate_agents.events.otlp import Otlp
 from tidegate_agents.events.ring import HEADER_BYTES, Ring
 from tidegate_agents.events.sender import Sender, retry_after
 from tidegate_agents.process import is_mapped
@@ -613,6 +614,13 @@ def test_any_records_leave_in_batches_that_keep_the_limit_in_bytes(
         here = range(len(found), len(found) + batch.records)
         assert told == [n for n in here if kinds[n]]
         found += here
+
+
+def test_what_cannot_be_read_leaves_even_where_no_body_has_room() -> None:
+    one = event.LAYOUT.pack(*event.Event(0, *fields(7))._replace(version=77))
+    codec = Otlp("fra1", "0123456789abcdef", PolicyNames(-1))
+    box = Outbox(Waiting(one * 5), Conditions(0.5, 1.0), Limits(100, 1), codec, joined)  # type: ignore[arg-type]
+    assert box.take().lost == {"unreadable-record": 5}
 
 
 class Waiting:
