@@ -2,11 +2,11 @@
 
 Between tokens JSON lets blanks stand. So every row of a column has the same width, and with that every line:
 
-    … ,"source.port":    22,"destination.address":"10.0.0.1"  ,"destination.port": 443, …
-    … ,"source.port": 51820,"destination.address":"10.0.11.12","destination.port":8080, …
+    … ,"source.port":      22,"destination.address":"10.0.0.1"  ,"destination.port": 443, …
+    … ,"source.port":   51820,"destination.address":"10.0.11.12","destination.port":8080, …
 
 Then a column is filled by a few operations on whole arrays, where a line by itself would take some statements of
-Python. A width is that of the longest value there is, so there are few blanks.
+Python. A text's width is that of the longest there is, and a number's grows by four digits, so there are few blanks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
-os.environ.setdefault(
-    "OPENBLAS_NUM_THREADS", "1"
-)  # numpy's linear algebra, of no use here, starts one a core
+# numpy's linear algebra, of no use here, would start a thread a core when it is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 
