@@ -59,7 +59,7 @@ def made() -> list[bytes]:
     """Return batches of lines, of flows that open and close."""
     records, size = events.flows(), BATCH * RECORD_BYTES
     codec = Ndjson("fra1", _MADE, _Names())
-    return [codec.encode(records[at : at + size])[0] for at in range(0, len(records), size)]
+    return [bytes(codec.encode(records[at : at + size])[0]) for at in range(0, len(records), size)]
 
 
 def anew(batches: Sequence[bytes]) -> list[bytes]:

@@ -14,12 +14,17 @@ import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from tidegate_agents.events.ring import Ring
 
-_AT_ONCE = 256  # records; measured: 128 to 512 are alike, and more take longer
-_SKIPPED_AT_ONCE = 4096  # records; a ring holds a gigabyte and more
+_AT_ONCE = 5000  # records; measured: half of that takes a tenth longer for each, a fifth half as long again
+_SKIPPED_AT_ONCE = (
+    5000  # records; measured: half of that takes a tenth longer for each, a fifth half as long again
+)
+
+Part: TypeAlias = bytes | memoryview
+"""A part of a body: bytes, one after the other."""
 
 
 class Codec(Protocol):
@@ -29,11 +34,14 @@ class Codec(Protocol):
     overhead: int
     """Bytes of a body beside its parts, at most."""
 
-    def encode(self, records: bytes | memoryview) -> tuple[bytes, int]:
-        """Return a part of a body, of these records, and how many of them it leaves out, since they cannot be read."""
+    def encode(self, records: bytes | memoryview) -> tuple[Part, int]:
+        """Return a part of a body, of these records, and how many of them it leaves out, since they cannot be read.
+
+        The part may be overwritten by the next one.
+        """
         ...
 
-    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+    def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Return the body that is made of these parts."""
         ...
 
@@ -95,9 +103,9 @@ class Outbox:
         conditions: Conditions,
         limits: Limits,
         codec: Codec,
-        pack: Callable[[Iterable[bytes]], bytes],
+        pack: Callable[[Iterable[Part]], bytes],
     ) -> None:
-        """`pack` joins, or compresses, what a body is made of."""
+        """`pack` joins, or compresses, what a body is made of; each part before it takes the next one."""
         self.ring = ring
         self._sequence = struct.Struct(f"<Q{ring.record_bytes - 8}x")
         self.content_type = codec.content_type
@@ -143,8 +151,8 @@ class Outbox:
         self._flushing -= batch.records
         return batch
 
-    def _parts(self, records: bytes, batch: Batch) -> Iterator[bytes]:
-        """Yield parts of a body, few records each, so that a processor's cache holds them; and count into `batch`."""
+    def _parts(self, records: bytes, batch: Batch) -> Iterator[Part]:
+        """Yield parts of a body, some thousand records each at most; and count into `batch`."""
         size = self.ring.record_bytes
         view, every = memoryview(records), len(records) // size
         left = self._limits.octets - self._codec.overhead
@@ -152,10 +160,10 @@ class Outbox:
         while batch.records < every:
             some = view[batch.records * size : (batch.records + step) * size]
             part, unreadable = self._codec.encode(some)
-            if len(part) > left and (step > 1 or batch.records > 0):
+            if len(part) > max(left, 0) and (step > 1 or batch.records > 0):
                 if step == 1:
                     return
-                step //= 2  # to the last one that fits
+                step = max(len(some) // size * left // len(part), 1)  # at last one by one
                 continue
             left -= len(part)
             batch.records += len(some) // size

@@ -31,7 +31,7 @@ from typing import Any
 from isal import isal_zlib
 
 from tidegate_agents.events import endpoint, otlp
-from tidegate_agents.events.batches import Batch, Codec, Conditions, Limits, Outbox
+from tidegate_agents.events.batches import Batch, Codec, Conditions, Limits, Outbox, Part
 from tidegate_agents.events.ledger import Ledger
 from tidegate_agents.events.names import PolicyNames
 from tidegate_agents.events.ndjson import HostNdjson, Ndjson
@@ -238,10 +238,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def gzip(parts: Iterable[bytes]) -> bytes:
+def gzip(parts: Iterable[Part]) -> bytes:
     """Compress parts, each as it comes."""
     compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT)
     return b"".join([*map(compressor.compress, parts), compressor.flush()])
+
+
+def joined(parts: Iterable[Part]) -> bytes:
+    """Join parts, each as it comes."""
+    return b"".join(map(bytes, parts))
 
 
 def tls_context(settings: Mapping[str, Any]) -> ssl.SSLContext:
@@ -299,7 +304,7 @@ async def _run(
     conditions = Conditions(settings["flush_usage"], settings["flush_interval"])
     limits = Limits(settings["batch_records"], settings["batch_bytes"])
     is_gzip = settings["log_compression"] == "gzip"
-    pack = gzip if is_gzip else b"".join
+    pack = gzip if is_gzip else joined
     outboxes = [Outbox(ring, conditions, limits, codec(ring, gateway, names), pack) for ring in rings]
     ledger = Ledger()
     with contextlib.suppress(OSError, FileRefused, ValueError, KeyError, TypeError):

@@ -1,13 +1,13 @@
 """Events as NDJSON: a line for each record, in meaning what `event.to_json` says of it.
 
-Nearly all of a line is the same in all events of a client and rule, and the rest is numbers. So a line is put together
-from text that is kept, and no dict is made of it:
+Lines of one layout, as those of all packets that have ports, are one matrix of bytes (`events.columns`):
 
-    {"@timestamp":…,"tidegate.monotonic_ns":…,"event.sequence":  7  ,"event.action":…  ,"source.bytes":  1420  }
-    the same in a batch of the forwarder                    a number   the same in a flow              a number
+    {"@timestamp":…,"tidegate.monotonic_ns":…,"event.sequence": 7 ,"event.action":… ,"source.port": 443,… }
+                                              a number             a text            a number
 
-What is kept is made by `to_json` itself, of a record with nothing in the places of what varies, so which fields there
-are, and under which names, stands in one place only.
+The text holds all that is the same in the events of a client and rule. It is kept, and made by `to_json` itself, of a
+record with nothing in the places of what varies, so which fields there are, and under which names, stands in one place
+only.
 """
 
 from __future__ import annotations
@@ -15,38 +15,48 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from tidegate_agents.events.batches import Part
+from tidegate_agents.events.columns import Column, Lines, Number, Places, Text, Texts, Time
 from tidegate_agents.events.names import PolicyNames
 from tidegate_schema import event, hostevent
-from tidegate_schema.event import Kind
 
-_FLOWS_MOST = 1 << 14
 _FORMS_MOST = 1 << 12
-_TAILS_MOST = 1 << 14
-_PLACES_MOST = 1 << 14
-_PACKET = struct.Struct("<Q16s72s16s32x")
-"""A packet's record: sequence number, both times, all that is the same in its flow, packets and bytes."""
-_TWO = struct.Struct("<QQ")
-_RECORD = struct.Struct("<QQQ40s16sHH12sQQQQQ8x")
-"""Any: sequence number, monotonic, wall, who and by which rule, destination address, ports, what, counts, start."""
-assert _PACKET.size == _RECORD.size == event.RECORD_BYTES
-_KIND_AT = 84
+_ADDRESSES_MOST = 1 << 14
+_RECORD = np.dtype(
+    [
+        *(("seq", "<u8"), ("monotonic_ns", "<u8"), ("wall_ns", "<u8")),
+        ("who", "V40"),  # generation, rule, client, source address
+        *(("destination", "V16"), ("source_port", "<u2"), ("destination_port", "<u2")),
+        ("what", "V12"),  # from the kind on
+        *(("packets", "<u8"), ("length", "<u8"), ("reply_packets", "<u8"), ("reply_length", "<u8")),
+        *(("start_ns", "<u8"), ("", "V8")),
+    ]
+)
+_KEY = np.dtype([("who", "V40"), ("what", "V12"), ("has_start", "<u4")])
+_OF_KEY = struct.Struct("<24x40s20x12s32xQ8x")
+"""A record with nothing but what is in a key."""
+assert _RECORD.itemsize == _OF_KEY.size == event.RECORD_BYTES
 _OWN = ("@timestamp", "observer.name", "tidegate.epoch", "tidegate.monotonic_ns", "event.sequence")
 """Every event's own fields, which stand first."""
-_ENDS, _COUNTS = (
-    ("destination.address", "source.port", "destination.port"),
-    ("source.packets", "source.bytes"),
-)
-_VARYING_ONE_WAY = (*_ENDS, *_COUNTS)
-_VARYING = (*_ENDS, "destination.packets", "destination.bytes", "event.start", "event.end", *_COUNTS)
-"""Fields that differ within a form, in the order in which `%` is given their values."""
-_THOUSAND = 1000
-_DIGITS = [b"%03d" % number for number in range(_THOUSAND)]
-"""The last digits of a number that has more."""
-_EPOCH = event.timestamp(0).encode()
-_ONE_WAY = bytes((Kind.PACKET, Kind.FLOW_OPEN, Kind.DENY))
-"""Kinds of which only `source.*` is counted."""
+_VARYING = {
+    "destination.address": "destination",
+    "source.port": "source_port",
+    "destination.port": "destination_port",
+    "destination.packets": "reply_packets",
+    "destination.bytes": "reply_length",
+    "event.start": "start_ns",
+    "event.end": "wall_ns",
+    "source.packets": "packets",
+    "source.bytes": "length",
+}
+"""Fields that differ within what is kept, in the order in which they stand, and what they are in a record."""
+_TIMES = ("event.start", "event.end")
+_Layout = tuple[str, ...]
+_UNREADABLE: _Layout = ()
 
 
 class Ndjson:
@@ -58,136 +68,68 @@ class Ndjson:
     def __init__(self, gateway: str, epoch: str, names: PolicyNames) -> None:
         self._names = names
         ring = f'"observer.name":{json.dumps(gateway)},"tidegate.epoch":{json.dumps(epoch)}'
-        self._ring = ring.encode("ascii")
-        self._forms: dict[tuple[bytes, bytes, bool], bytes] = {}
-        self._places: dict[bytes, bytes] = {}
-        self._flows: dict[bytes, bytes] = {}
-        self._tails: dict[bytes, bytes] = {}
+        self._before_monotonic = f',{ring},"tidegate.monotonic_ns":'.encode("ascii")
+        self._layouts = [_UNREADABLE]
+        """Which of the varying fields a line has, by the number that goes with a form; some twenty there are."""
+        self._forms = Texts(self._form, _KEY.itemsize, _FORMS_MOST)
+        self._addresses = Texts(_address, 16, _ADDRESSES_MOST)
+        self._text = Text()
 
-    def encode(self, records: bytes | memoryview) -> tuple[bytes, int]:
+    def encode(self, records: bytes | memoryview) -> tuple[Part, int]:
         """Return the lines of the records, which stand one after the other, and how many of them cannot be read."""
-        # A ring has events of packets, or of flows, for as long as a setting says.
-        return self._of_packets(records) if records[_KIND_AT] == Kind.PACKET else self._of_any(records)
+        every = np.frombuffer(records, _RECORD)
+        keys = np.empty(len(every), _KEY)
+        keys["who"], keys["what"], keys["has_start"] = every["who"], every["what"], every["start_ns"] != 0
+        forms = self._forms.places(keys)
+        layouts = self._forms.numbers(forms)
+        parts: list[tuple[Places, Lines]] = []
+        unreadable = 0
+        for number, count in enumerate(np.bincount(layouts).tolist()):
+            if self._layouts[number] == _UNREADABLE:
+                unreadable = count
+            elif count:
+                places = np.flatnonzero(layouts == number)
+                parts.append((places, self._lines(self._layouts[number], every.take(places), forms[places])))
+        return self._text.of(parts, len(every)).data, unreadable
 
-    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+    def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Return what is posted for these lines."""
         return parts
 
-    def _of_packets(self, records: bytes | memoryview) -> tuple[bytes, int]:
-        # The loop that each packet goes through: what it does costs as much as it says here.
-        found: list[bytes] = []
-        flows, tails, digits = self._flows.get, self._tails.get, _DIGITS
-        last, begun = b"", -_THOUSAND
-        for number, times, flow, counts in _PACKET.iter_unpack(records):
-            low = number - begun
-            if times != last or not 0 <= low < _THOUSAND:  # the forwarder gives a whole batch one time
-                last, low = times, number % _THOUSAND
-                begun = number - low
-                head = self._head_of(times, begun // _THOUSAND)
-            same = flows(flow) or self._meet(flow)
-            if not same:
-                return self._of_any(records)  # there is something else among them
-            found += (head, digits[low] if begun else b"%d" % low, same, tails(counts) or self._tail(counts))
-        return b"".join(found), 0
+    def _lines(self, layout: _Layout, records: npt.NDArray[np.void], forms: Places) -> Lines:
+        columns: list[tuple[bytes, Column]] = [
+            (b'{"@timestamp":', Time(records["wall_ns"])),
+            (self._before_monotonic, Number(records["monotonic_ns"])),
+            (b',"event.sequence":', Number(records["seq"])),
+            (b",", self._forms.column(forms)),
+        ]
+        for name in layout:
+            column = self._column(name, records[_VARYING[name]])
+            columns.append((f',"{name}":'.encode("ascii"), column))
+        return Lines(columns, b"}\n")
 
-    def _head_of(self, times: bytes, thousands: int) -> bytes:
-        """Return what a line begins with, up to the last three digits of its number."""
-        monotonic, wall = _TWO.unpack(times)
-        return self._head(_stamp(wall), monotonic) + (b"%d" % thousands if thousands else b"")
+    def _column(self, name: str, values: npt.NDArray[np.void]) -> Column:
+        if name == "destination.address":
+            return self._addresses.column(self._addresses.places(values))
+        return Time(values) if name in _TIMES else Number(values)
 
-    def _meet(self, flow: bytes) -> bytes:
-        """Return, and keep, what is the same in all packets of a flow; b"" when it is no flow's packet."""
-        line, _ = self._of_any(bytes(24) + flow + bytes(48))
-        if flow[_KIND_AT - 24] != Kind.PACKET or not line:
-            return b""
-        if len(self._flows) >= _FLOWS_MOST:
-            self._flows.clear()
-        start = len(self._head(_EPOCH, 0)) + 1  # behind the number 0
-        same = self._flows[flow] = line[start : line.rindex(b',"source.packets"')]
-        return same
-
-    def _tail(self, counts: bytes) -> bytes:
-        if len(self._tails) >= _TAILS_MOST:
-            self._tails.clear()
-        packets, octets = _TWO.unpack(counts)
-        tail = self._tails[counts] = b',"source.packets":%d,"source.bytes":%d}\n' % (packets, octets)
-        return tail
-
-    def _of_any(self, records: bytes | memoryview) -> tuple[bytes, int]:
-        # Bytes, not text: of those `%` finds the next conversion eight times as fast.
-        found: list[bytes] = []
-        unreadable = 0
-        forms, places = self._forms.get, self._places.get
-        monotonic = wall = -1
-        # fmt: off
-        for (
-            number, booted, when, who, destination, source_port, destination_port, what,
-            packets, octets, back, octets_back, start,
-        ) in _RECORD.iter_unpack(records):
-            # fmt: on
-            if when != wall or booted != monotonic:
-                wall, monotonic = when, booted
-                stamp = _stamp(wall)
-                head = self._head(stamp, monotonic)
-            form = forms((who, what, start != 0))
-            if form is None:
-                form = self._form(who, what, start)
-            if not form:
-                unreadable += 1
-                continue
-            place = places(destination) or self._place(destination)
-            # fmt: off
-            if what[0] in _ONE_WAY:
-                line = form % (number, place, source_port, destination_port, packets, octets)
-            else:
-                began = _stamp(start) if start else _EPOCH
-                line = form % (
-                    number, place, source_port, destination_port, back, octets_back, began, stamp, packets, octets
-                )
-            # fmt: on
-            found += (head, line)
-        return b"".join(found), unreadable
-
-    def _head(self, stamp: bytes, monotonic: int) -> bytes:
-        own = (stamp, self._ring, monotonic)
-        return b'{"@timestamp":"%b",%b,"tidegate.monotonic_ns":%d,"event.sequence":' % own
-
-    def _place(self, address: bytes) -> bytes:
-        if len(self._places) >= _PLACES_MOST:
-            self._places.clear()
-        place = self._places[address] = event.address_text(address).encode("ascii")
-        return place
-
-    def _form(self, who: bytes, what: bytes, start: int) -> bytes:
-        """Return the format of what follows the head in such records' lines; b"" when they cannot be read."""
-        if len(self._forms) >= _FORMS_MOST:
-            self._forms.clear()
-        form = self._forms[who, what, start != 0] = self._made(who, what, start)
-        return form
-
-    def _made(self, who: bytes, what: bytes, start: int) -> bytes:
+    def _form(self, key: bytes) -> tuple[bytes, int]:
+        """Return what is the same in all lines of a client, rule and kind, and the number of their layout."""
         try:
-            one = event.unpack(_RECORD.pack(0, 0, 0, who, bytes(16), 0, 0, what, 0, 0, 0, 0, start))
+            one = event.unpack(_OF_KEY.pack(*np.frombuffer(key, _KEY)[0].item()))
         except ValueError:
-            return b""
+            return b"", self._layouts.index(_UNREADABLE)
         fields = event.to_json(one, "", "", self._names.of(one.generation))
         for name in _OWN:
             del fields[name]
-        names = _VARYING_ONE_WAY if what[0] in _ONE_WAY else _VARYING
-        varying = "".join(_conversion(name, fields.pop(name, None)) for name in names)
-        same = json.dumps(fields, separators=(",", ":"))[1:-1].replace("%", "%%")
-        return f"%d,{same}{varying}}}\n".encode("ascii")
+        layout = tuple(name for name in _VARYING if fields.pop(name, None) is not None)
+        if layout not in self._layouts:
+            self._layouts.append(layout)
+        return json.dumps(fields, separators=(",", ":"))[1:-1].encode("ascii"), self._layouts.index(layout)
 
 
-def _stamp(wall_ns: int) -> bytes:
-    return event.timestamp(wall_ns).encode("ascii")
-
-
-def _conversion(name: str, example: Any) -> str:
-    """Return the format of a field; one that is not there takes its value, too, and prints nothing."""
-    if example is None:
-        return "%.0a"
-    return f',"{name}":"%b"' if isinstance(example, str) else f',"{name}":%d'
+def _address(address: bytes) -> tuple[bytes, int]:
+    return b'"%b"' % event.address_text(address).encode("ascii"), 0
 
 
 class HostNdjson:
@@ -205,7 +147,7 @@ class HostNdjson:
         made = [self._line(records[at : at + size]) for at in range(0, len(records), size)]
         return b"".join(made), made.count(b"")
 
-    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+    def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Return what is posted for these lines."""
         return parts
 

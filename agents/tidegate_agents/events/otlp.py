@@ -22,6 +22,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
+from tidegate_agents.events.batches import Part
 from tidegate_agents.events.names import PolicyNames
 from tidegate_schema import __version__, event, hostevent
 from tidegate_schema.event import Kind
@@ -71,7 +72,7 @@ class Otlp:
         made = [self._log(records[at : at + size]) for at in range(0, len(records), size)]
         return b"".join(made), made.count(b"")
 
-    def wrap(self, parts: Iterable[bytes]) -> Iterable[bytes]:
+    def wrap(self, parts: Iterable[Part]) -> Iterable[Part]:
         """Yield what is posted for these messages."""
         yield self._request(b"".join(parts)).SerializeToString()
 

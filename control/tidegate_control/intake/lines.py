@@ -1,4 +1,4 @@
-"""Events as NDJSON, read strictly: what comes out is canonical text that a store may read again without a doubt.
+"""Events as NDJSON, read strictly: what comes out is text that a store may read again without a doubt.
 
     a line as gateways write it   one regular expression says that it is valid, and what is in it   ─┐
     any other                     json ─► event.schema.json ─► `wrong` ─► written anew               ─┴─► Batch
@@ -92,21 +92,24 @@ def _proto() -> str:
 _LINE = re.compile(
     rf'^{{"@timestamp":"((?P<second>{_SECOND}){_FRACTION})"'
     rf',"observer\.name":"({NAME_PATTERN})","tidegate\.epoch":"([0-9a-f]{{16}})"'
-    rf',"tidegate\.monotonic_ns":{_COUNT},"event\.sequence":({_COUNT})'
+    rf',"tidegate\.monotonic_ns": *{_COUNT},"event\.sequence": *({_COUNT})'
     rf',"event\.action":"(?:(?P<close>flow-close)|{_words("event.action", "flow-close", "gap")})"'
     rf',"tidegate\.mode":"{_words("tidegate.mode")}","tidegate\.verdict":"{_words("tidegate.verdict")}"'
     rf',"event\.reason":"{_words("event.reason")}","tidegate\.generation":(?:[1-9][0-9]{{0,8}}|0)'
     rf'(?:,"tidegate\.client\.id":"[0-9a-f]{{32}}")?'
     rf'(?:,"source\.address":"({_ADDRESS})")?(?:,"network\.iana_number":{_proto()})?'
     rf'(?:,"tidegate\.tcp\.flags":{_BYTE})?(?:,"rule\.name":"{NAME_PATTERN}")?'
-    rf'(?:,"tidegate\.end":"{_words("tidegate.end")}")?(?:,"destination\.address":"({_ADDRESS})")?'
-    rf'(?:,"source\.port":{_PORT})?(?:,"destination\.port":{_PORT})?'
-    rf'(?:,"destination\.packets":{_TRAFFIC})?(?:,"destination\.bytes":{_TRAFFIC})?'
+    rf'(?:,"tidegate\.end":"{_words("tidegate.end")}")? *(?:,"destination\.address":"({_ADDRESS})" *)?'
+    rf'(?:,"source\.port": *{_PORT})?(?:,"destination\.port": *{_PORT})?'
+    rf'(?:,"destination\.packets": *{_TRAFFIC})?(?:,"destination\.bytes": *{_TRAFFIC})?'
     rf'(?:,"event\.start":"({_SECOND}){_FRACTION}")?(?(close)(?:,"event\.end":"\1")?)'
-    rf',"source\.packets":{_TRAFFIC},"source\.bytes":{_TRAFFIC}}}\n'.encode("ascii"),
+    rf',"source\.packets": *{_TRAFFIC},"source\.bytes": *{_TRAFFIC}}}\n'.encode("ascii"),
     re.MULTILINE,
 )
-"""One line with its end, members in the order in which gateways write them; linear: no part can match in two ways."""
+"""One line with its end, members in the order in which gateways write them, and blanks where they do.
+
+Linear: no part can match in two ways.
+"""
 
 
 def read(body: bytes, gateway: str, *, dropped: int = 0) -> Reading:

@@ -46,7 +46,7 @@ class Batch:
     numbers: Sequence[int] = ()
     """The sequence number of each line."""
     text: bytes = b""
-    """A line of canonical JSON for each, which ends with a newline: ASCII, no member twice, no space."""
+    """A line of JSON for each, which ends with a newline: ASCII, no member twice, blanks between tokens only."""
     dropped: int = 0
     """How many events the gateway says that the full ring has dropped so far; 0 also when it does not say."""
     refused: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_agents.events import ring
-from tidegate_agents.events.batches import Conditions
+from tidegate_agents.events import batches, ring
+from tidegate_agents.events.batches import Conditions, Limits, Outbox
+from tidegate_agents.events.flusher import gzip, joined
+from tidegate_agents.events.names import PolicyNames
+from tidegate_agents.events.ndjson import Ndjson
+from tidegate_agents.events.otlp import Otlp
 from tidegate_agents.events.ring import HEADER_BYTES, Ring
 from tidegate_agents.events.sender import Sender, retry_after
 from tidegate_agents.process import is_mapped
 from tidegate_schema import event, jsonfile, validation
 from unit.agents.flusherkit import TIMEOUT, USER, Driven, fill, home, start
-from unit.agents.kit import NOW, LogServer, drip, log_server, raw_bytes, silence, status, until
+from unit.agents.kit import NOW, LogServer, drip, fields, log_server, raw_bytes, silence, status, until
 
 
 @pytest.fixture
@@ -562,13 +568,71 @@ def test_at_the_edge_of_the_limit_in_bytes(path: Path) -> None:
     with log_server(status(204)) as server:
         one = flusher(path, server.url)
         one.step(0.0, final=True)
-        size = len(server.bodies()[0])
-        for octets, first in ((size, 2), (size - 1, 1)):
+        (body,) = server.bodies()
+        shortest = len(body) - body.count(b" ")  # one by one, lines need no blanks
+        for octets, first in ((len(body), 2), (shortest, 2), (shortest - 1, 1)):
             fill(path, 1, 2)
             one = flusher(path, server.url, octets=octets)
             one.step(0.0, final=True)
             assert server.bodies()[-1].count(b"\n") == first
             one.drain()
+
+
+@pytest.mark.parametrize("pack", [gzip, joined])
+def test_a_body_is_made_of_parts_that_use_the_same_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any
+) -> None:
+    monkeypatch.setattr(batches, "_AT_ONCE", 3)
+    fill(path, *range(10))
+    codec = Ndjson("fra1", "0123456789abcdef", PolicyNames(-1))
+    with contextlib.closing(Ring(path)) as consumer:
+        batch = Outbox(consumer, Conditions(0.5, 1.0), Limits(100, 1 << 20), codec, pack).take()
+    body = zlib.decompress(batch.body, wbits=31) if pack is gzip else batch.body
+    assert [json.loads(line)["source.bytes"] for line in body.splitlines()] == [*range(10)]
+
+
+@given(st.lists(st.sampled_from(["short", "long", None]), min_size=1, max_size=40), st.integers(1, 2000))
+def test_any_records_leave_in_batches_that_keep_the_limit_in_bytes(
+    kinds: list[str | None], most: int
+) -> None:
+    """None stands for a record that cannot be read."""
+    size = event.RECORD_BYTES
+    made = [event.Event(n, *fields(10**15 if kind == "long" else 7)) for n, kind in enumerate(kinds)]
+    records = b"".join(
+        event.LAYOUT.pack(*(one if kind else one._replace(version=77)))
+        for one, kind in zip(made, kinds, strict=True)
+    )
+    found: list[int] = []
+    while len(found) < len(kinds):
+        left = records[len(found) * size :]
+        queue = Waiting(left)
+        codec = Ndjson("fra1", "0123456789abcdef", PolicyNames(-1))
+        batch = Outbox(queue, Conditions(0.5, 1.0), Limits(100, most), codec, joined).take()  # type: ignore[arg-type]
+        assert batch.records >= 1
+        assert len(batch.body) <= most or batch.body.count(b"\n") == 1
+        told = [json.loads(line)["event.sequence"] for line in batch.body.splitlines()]
+        here = range(len(found), len(found) + batch.records)
+        assert told == [n for n in here if kinds[n]]
+        found += here
+
+
+def test_what_cannot_be_read_leaves_even_where_no_body_has_room() -> None:
+    one = event.LAYOUT.pack(*event.Event(0, *fields(7))._replace(version=77))
+    codec = Otlp("fra1", "0123456789abcdef", PolicyNames(-1))
+    box = Outbox(Waiting(one * 5), Conditions(0.5, 1.0), Limits(100, 1), codec, joined)  # type: ignore[arg-type]
+    assert box.take().lost == {"unreadable-record": 5}
+
+
+class Waiting:
+    """The records of a ring."""
+
+    record_bytes, capacity = event.RECORD_BYTES, 64
+
+    def __init__(self, records: bytes) -> None:
+        self._records = records
+
+    def peek(self, limit: int, skip: int) -> bytes:
+        return self._records
 
 
 def test_what_is_lost_is_counted_before_it_is_freed(path: Path) -> None:

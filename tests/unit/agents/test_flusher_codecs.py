@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from unit.agents.kit import fields
 EPOCH = "0123456789abcdef"
 NAMES = ["eng-reads-prod-db", '100%"\\\u00e9,"source.packets":']
 SIZE = event.RECORD_BYTES
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^" ]')
+"""A string, or a character of something else that is no blank."""
 
 
 class Named(PolicyNames):
@@ -64,12 +68,13 @@ def lines(codec: Ndjson, data: bytes) -> list[dict[str, Any] | None]:
     """Return what each record becomes, None for one that cannot be read; encoded all at once, and each alone."""
     if not data:
         return []
-    text, unreadable = codec.encode(memoryview(data))
+    part, unreadable = codec.encode(memoryview(data))
+    text = bytes(part)
     found: list[dict[str, Any] | None] = []
     for at in range(0, len(data), SIZE):
         line, left_out = codec.encode(data[at : at + SIZE])
         assert bool(line) != bool(left_out)
-        found.append(jsonfile.parse(line) if line else None)
+        found.append(jsonfile.parse(bytes(line)) if line else None)
     assert [jsonfile.parse(line) for line in text.splitlines()] == [line for line in found if line]
     assert unreadable == found.count(None)
     return found
@@ -123,18 +128,41 @@ def test_a_line_means_what_to_json_says_of_any_record(batches: list[bytes]) -> N
 @given(st.lists(st.lists(plausible, max_size=30).map(b"".join), max_size=3))
 def test_what_a_codec_forgets_when_it_is_full_it_makes_again(batches: list[bytes]) -> None:
     names = Named()
-    codec = Ndjson("fra1", EPOCH, names)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ndjson, "_FLOWS_MOST", 2)
         patch.setattr(ndjson, "_FORMS_MOST", 2)
-        patch.setattr(ndjson, "_TAILS_MOST", 2)
-        patch.setattr(ndjson, "_PLACES_MOST", 2)
+        patch.setattr(ndjson, "_ADDRESSES_MOST", 2)
+        codec = Ndjson("fra1", EPOCH, names)
         for data in batches:
             assert lines(codec, data) == expected(data, names)
-            assert len(codec._flows) <= 2
-            assert len(codec._forms) <= 2
-            assert len(codec._tails) <= 2
-            assert len(codec._places) <= 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(plausible, min_size=1, max_size=30).map(b"".join))
+def test_nothing_but_blanks_between_tokens_tells_a_line_from_the_shortest(data: bytes) -> None:
+    text, _ = Ndjson("fra1", EPOCH, Named()).encode(data)
+    for line in bytes(text).decode("ascii").splitlines():
+        shortest = json.dumps(json.loads(line), separators=(",", ":"))
+        assert "".join(TOKEN.findall(line)) == shortest
+        assert set(TOKEN.sub("", line)) <= {" "}
+
+
+def test_lines_are_as_long_as_the_batch_s_longest_values_need() -> None:
+    one, other = record(source_port=7, length=9), record(source_port=65535, length=10**12)
+    alone, among = (bytes(Ndjson("fra1", EPOCH, Named()).encode(data)[0]) for data in (one, one + other))
+    assert b" " not in alone
+    first, second = among.splitlines(keepends=True)
+    assert len(first) == len(second) > len(alone)
+
+
+def test_records_of_any_kinds_keep_their_order() -> None:
+    kinds = [*Kind, *reversed(Kind), Kind.GAP, Kind.DENY]
+    data = records(*(record(kind=kind, length=number) for number, kind in enumerate(kinds)))
+    numbered = b"".join(
+        number.to_bytes(8, "little") + data[at + 8 : at + SIZE]
+        for number, at in enumerate(range(0, len(data), SIZE))
+    )
+    found = lines(Ndjson("fra1", EPOCH, Named()), numbered)
+    assert [line and line["event.sequence"] for line in found] == [*range(len(kinds))]
 
 
 def test_every_kind_s_line_is_valid() -> None:

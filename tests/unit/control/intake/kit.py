@@ -45,7 +45,7 @@ def ndjson(records: Iterable[Event], gateway: str = "fra1", epoch: str = EPOCH) 
     codec = Ndjson(gateway, epoch, Named(POLICIES))
     text, unreadable = codec.encode(b"".join(event.LAYOUT.pack(*one) for one in records))
     assert not unreadable
-    return text
+    return bytes(text)
 
 
 def otlp(records: Iterable[Event], gateway: str = "fra1", epoch: str = EPOCH) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tidegate_control.intake import lines
 from tidegate_control.intake.lines import COUNT_MOST, TRAFFIC_MOST, Foreign, TooMany, read
-from tidegate_schema import validation
+from tidegate_schema import event, validation
 from tidegate_schema.event import Kind
 from unit.agents.test_flusher_codecs import EPOCH as CODEC_EPOCH
 from unit.agents.test_flusher_codecs import Named, Ndjson, plausible, records
@@ -56,11 +56,26 @@ def test_every_kind_of_line_that_gateways_write_is_read_quickly_but_gaps() -> No
         assert (batch.gateway, batch.epoch, batch.numbers, batch.text) == ("fra1", EPOCH, (9,), line)
 
 
+@pytest.mark.parametrize("kind", [Kind.PACKET, Kind.FLOW_UPDATE, Kind.FLOW_CLOSE])
+@pytest.mark.parametrize(
+    "one",
+    [
+        *({"monotonic_ns": 12345}, {"source_port": 12345}, {"destination_port": 12345}, {"length": 12345}),
+        *({"packets": 12345}, {"reply_packets": 12345}, {"reply_length": 12345}),
+        *({"rule": event.NO_RULE}, {"destination": event.mapped(bytes([127, 255, 255, 255]))}),
+    ],
+)
+def test_blanks_where_gateways_write_them_are_read_quickly(kind: Kind, one: dict[str, Any]) -> None:
+    text = ndjson([flow(10_000 + n, kind, **changes) for n, changes in enumerate(({}, one))])
+    assert [is_quick(line) for line in text.splitlines(keepends=True)] == [True, True]
+    assert b" " in text or kind == Kind.PACKET  # of which replies are not told
+
+
 @given(st.lists(plausible, min_size=1, max_size=8))
 @settings(max_examples=200, deadline=None)
 def test_what_a_gateway_writes_of_any_record_is_read_the_same_both_ways(made: list[bytes]) -> None:
     text, _ = Ndjson("fra1", CODEC_EPOCH, Named(["eng-reads-prod-db"])).encode(records(*made))
-    for line in text.splitlines(keepends=True):
+    for line in bytes(text).splitlines(keepends=True):
         event = carefully(line)
         assert not is_quick(line) or event == json.loads(line)
         traffic = ("source.packets", "source.bytes", "destination.packets", "destination.bytes")
