@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from tidegate_compiler import stamps, stepwise
+from tidegate_compiler import cache as caching
+from tidegate_compiler import parallel, stamps
 from tidegate_compiler.cache import Cache
 from tidegate_compiler.stamps import Stamps
-from tidegate_compiler.stepwise import notes
+from tidegate_compiler.stepwise import changes, notes, parts
 from tidegate_schema.cli import run
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -305,7 +306,7 @@ def settle() -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Hold of each run with a cache whether it was made in steps."""
     found: list[bool] = []
-    both, change = stepwise.both, stepwise.change
+    both, change = parts.both, changes.change
 
     def noted_both(*args: Any) -> Any:
         made = both(*args)
@@ -318,8 +319,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             found.append(made is not None)
             yield made
 
-    monkeypatch.setattr(stepwise, "both", noted_both)
-    monkeypatch.setattr(stepwise, "change", noted_change)
+    monkeypatch.setattr(parts, "both", noted_both)
+    monkeypatch.setattr(changes, "change", noted_change)
     return found
 
 
@@ -470,9 +471,10 @@ def tamper(place: Path, seed: int) -> None:
 
 def spoil(cache: Path, chance: random.Random) -> None:
     """Do to a cache what makes it one that is passed over, in part or as a whole."""
-    rows = cache / "rows"
-    if not rows.is_file():
+    files = sorted(cache.glob("*"))
+    if not files:
         return
+    rows = chance.choice(files)
     data = bytearray(rows.read_bytes())
     match chance.randrange(4):
         case 0:
@@ -502,6 +504,11 @@ def test_an_output_in_steps_is_the_output(
 ) -> None:
     universe = Universe(seed)
     chance = random.Random(seed)
+    if seed % 3:  # what counts in a large fleet alone
+        monkeypatch.setattr(notes, "PER_BLOCK", 3)
+        monkeypatch.setattr(caching, "LARGE", 0)
+        monkeypatch.setattr(changes, "_LARGE", 0)
+        monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     inventory, cache = tmp_path / "inv", tmp_path / "cache"
     places = [tmp_path / "whole", tmp_path / "steps"]
     for place in places:
@@ -954,19 +961,24 @@ def test_many_hosts_among_many_are_noted_each_at_its_place() -> None:
     """As many as a step may change, of a large fleet."""
     names = [f"laptop-{number:06}" for number in range(10_000)]
     first, last = names[0], names[-notes.MOST_UNSETTLED :]
-    one_of_each = Stamps([array(column.typecode, range(10_000)) for column in Stamps()._columns])
-    kept_stamps = {file: one_of_each.cut(slice(None)) for file in ("", "wg0.conf")}
-    note = notes.Note({"client": names[:]}, {"client": ["wg0.conf"]}, stamps={"client": kept_stamps})
+    note = notes.Note.of({"client": names}, {"client": ["wg0.conf"]})
+    for block in note.every():
+        columns = [array(column.typecode, range(len(block.names))) for column in Stamps()._columns]
+        block.stamps = {file: Stamps([column[:] for column in columns]) for file in ("", "wg0.conf")}
+        block.is_new = False
     note.step(
         "", b"", {f"client/{name}": {"wg0.conf": b""} for name in [*last, "new"]}, {f"client/{first}"}, {}
     )
-    assert note.names == {"client": [*names[1:], "new"]}
+    assert note.names("client") == [*names[1:], "new"]
     assert note.unsettled.keys() == {f"client/{name}" for name in [*last, "new"]}
-    for found in kept_stamps.values():
-        assert [list(column)[-2:] for column in found._columns] == [[0, 0]] * 6
-        kept = len(names) - 1 - len(last)
-        assert all(list(column)[:kept] == list(range(1, kept + 1)) for column in found._columns)
-        assert {len(column) for column in found._columns} == {len(names)}
+    blocks = note.every()
+    assert [block.is_new for block in blocks] == [True, *[False] * 7, True, True]
+    for number, block in enumerate(blocks):
+        for found in block.stamps.values():
+            for position, name in enumerate(block.names):
+                was = 0 if name in last or name == "new" else int(name[7:]) - notes.PER_BLOCK * number
+                assert {column[position] for column in found._columns} == {was}
+            assert {len(column) for column in found._columns} == {len(block.names)}
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
