@@ -94,6 +94,10 @@ class Cache:
         """Keep an entry."""
         self._new[key] = data
 
+    def put_all(self, entries: Mapping[str, bytes]) -> None:
+        """Keep some entries."""
+        self._new.update(entries)
+
     def use(self, keys: Iterable[str]) -> None:
         """Keep entries that are there, without a look at them."""
         self._used.update(keys)

@@ -25,7 +25,6 @@ from tidegate_compiler.stepwise.notes import Note
 if TYPE_CHECKING:
     from tidegate_compiler.pipeline import Compiled
     from tidegate_compiler.stepwise.parts import Part
-    from tidegate_compiler.stepwise.record import Record
 
 _LARGE = 20_000  # hosts; a fork costs as much as a look at some thousand
 
@@ -40,9 +39,9 @@ class Change:
     warnings: tuple[Diagnostic, ...]
     hosts: int
     _cache: Cache
-    _record: Record
     _note: Note
     _part: Part
+    _entries: Mapping[str, bytes]
     _root: int
     _out: Path
     _files: Mapping[str, bytes]
@@ -60,7 +59,7 @@ class Change:
         if not written.changed and not written.removed and not self._settled:
             self._cache.leave()
             return written
-        records.follow(self._cache, self._record, self._part)
+        records.follow(self._cache, self._part, self._entries)
         hosts: dict[str, dict[str, bytes]] = {}
         for path, data in self._files.items():
             host, _, name = path.rpartition("/")
@@ -112,14 +111,17 @@ def _change(cache: Cache, note: Note, inventory: Path, root: int, out: Path, now
         made |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
         removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
         concerned = made.keys() | removed
-        right = {
-            kind: set(note.names(kind)).difference(host.removeprefix(f"{kind}/") for host in concerned)
-            for kind in note.blocks
-        }
-        stay = [name for name in note.names("client") if name in right["client"]]
-        clients, gateways = sorted([*stay, *part.step.after]), sorted(note.names("gateway"))
+        names = {kind: note.names(kind) for kind in note.blocks}
+        right = {kind: set(every) for kind, every in names.items()}
+        for host in concerned:
+            kind, _, name = host.partition("/")
+            right[kind].discard(name)
+        moved = part.step.names
+        stay = [name for name in names["client"] if name not in moved]
+        clients, gateways = sorted([*stay, *part.step.after]), sorted(names["gateway"])
         first = manifest(part.fleet.name, files.digest_of(part.digests), clients, gateways)
         there = output.hosts_in(root, right)
+        entries = records.entries(cache, record, part)
         touched = set(chain.from_iterable(doubtful()))
     if not touched <= concerned:  # to mend them takes all that they hold
         return None
@@ -127,9 +129,9 @@ def _change(cache: Cache, note: Note, inventory: Path, root: int, out: Path, now
         part.warnings,
         len(clients) + len(gateways),
         cache,
-        record,
         note,
         part,
+        entries,
         root,
         out,
         {MANIFEST: first}

@@ -10,6 +10,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -979,6 +981,35 @@ def test_many_hosts_among_many_are_noted_each_at_its_place() -> None:
                 was = 0 if name in last or name == "new" else int(name[7:]) - notes.PER_BLOCK * number
                 assert {column[position] for column in found._columns} == {was}
             assert {len(column) for column in found._columns} == {len(block.names)}
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a new process has imported after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_look_at_the_output_begins_before_an_inventory_can_be_read() -> None:
+    """What reads one takes as long to import as a look at a third of a large output."""
+    found = modules_after("import tidegate_compiler.compilecli, tidegate_compiler.cache")
+    assert "tidegate_compiler.stepwise.notes" in found
+    assert found.isdisjoint({f"tidegate_compiler.{name}" for name in ("load", "model", "fields", "pipeline")})
+    assert found.isdisjoint({"jinja2", "jsonschema_rs", "ruamel.yaml", "yaml12", "importlib.resources"})
+
+
+def test_a_step_does_without_the_careful_reader(told: Run, settled: tuple[Path, Path, Path]) -> None:
+    inventory, out, cache = settled
+    write(inventory, {"clients/c.yaml": one("carol", 4, "gw20")})
+    command = ["compile", str(inventory), "--out", str(out), "--cache", str(cache), "--json"]
+    found = modules_after(f"from tidegate_schema.cli import run\nrun({command})")
+    assert "tidegate_compiler.stepwise.parts" in found
+    assert "ruamel.yaml" not in found
+    assert json.loads(told(*command)[1])["changed"] == []
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
