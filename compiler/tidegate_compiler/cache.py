@@ -21,7 +21,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import stat
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -284,7 +283,7 @@ def _secret() -> bytes:
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     try:
-        _create(aside, [secrets.token_bytes(_SECRET_BYTES)])
+        _create(aside, [os.urandom(_SECRET_BYTES)])
         with suppress(FileExistsError):  # another run was as quick
             os.link(aside, path)  # whole or not at all
     finally:

@@ -17,7 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any, ClassVar
+from typing import ClassVar
 
 _AT_SYMLINK_NOFOLLOW = 0x100
 _MTIME, _CTIME, _INO, _SIZE = 0x40, 0x80, 0x100, 0x200
@@ -65,11 +65,10 @@ class Stamps:
             if statx is not None:
                 every = (repeat(_AT_SYMLINK_NOFOLLOW), repeat(_MTIME | _CTIME | _INO | _SIZE))
                 deque(map(statx, repeat(directory), some, *every, places), maxlen=0)
+            cells = {code: array(code, buffer.raw[: _STRUCTURE * len(some)]) for code in ("Q", "I")}
             for column, (code, offset) in zip(taken._columns, _COLUMNS, strict=True):
-                width = array(code).itemsize
-                cells: Any = memoryview(buffer).cast("B").cast(code)  # type: ignore[call-overload]
-                every_one = slice(offset // width, _STRUCTURE // width * len(some), _STRUCTURE // width)
-                column.frombytes(cells[every_one].tobytes())
+                width = column.itemsize
+                column.extend(cells[code][offset // width :: _STRUCTURE // width])
         return taken
 
     @classmethod
@@ -85,9 +84,10 @@ class Stamps:
         count, rest = divmod(len(data), sum(widths))
         if rest:
             raise ValueError("no stamps")
+        first = 0
         for column, width in zip(taken._columns, widths, strict=True):
-            column.frombytes(data[: count * width])
-            data = data[count * width :]
+            column.frombytes(data[first : first + count * width])
+            first += count * width
         return taken
 
     def data(self) -> bytes:
