@@ -50,6 +50,11 @@ class Change:
     _left: int
     _settled: Mapping[str, Mapping[str, Stamps]]
 
+    @property
+    def concerned(self) -> frozenset[str]:
+        """Return the hosts that are written, compared or removed, "kind/name"."""
+        return self._removed.union(path.rpartition("/")[0] for path in self._files)
+
     def write(self) -> output.Written:
         """Make the output hold exactly what the inventory says. Raises OSError on trouble."""
         from tidegate_compiler.stepwise import record as records
@@ -97,48 +102,56 @@ def _change(cache: Cache, note: Note, inventory: Path, root: int, out: Path, now
     settled = note.settled(root, now)  # before anybody reads them
     is_large = sum(len(block.names) for block in note.every()) >= _LARGE
     with parallel.shared(partial(note.doubtful, root), note.every(), is_large) as doubtful:
-        from tidegate_compiler.stepwise import parts  # the other process is at work by now
-        from tidegate_compiler.stepwise import record as records
-
-        record = records.read(cache)
-        if record is None or note.inventory != files.digest_of(record.files):
+        made = _made(cache, note, inventory, root, out, settled)
+        if made is None:
             return None
-        content, problems = files.read(inventory)
-        part = None if problems else parts.one(cache, record, content)
-        if part is None:
-            return None
-        made = {f"client/{name}": of_client(part.fleet.clients[name]) for name in part.step.after}
-        made |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
-        removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
-        concerned = made.keys() | removed
-        names = {kind: note.names(kind) for kind in note.blocks}
-        right = {kind: set(every) for kind, every in names.items()}
-        for host in concerned:
-            kind, _, name = host.partition("/")
-            right[kind].discard(name)
-        moved = part.step.names
-        stay = [name for name in names["client"] if name not in moved]
-        clients, gateways = sorted([*stay, *part.step.after]), sorted(names["gateway"])
-        first = manifest(part.fleet.name, files.digest_of(part.digests), clients, gateways)
-        there = output.hosts_in(root, right)
-        entries = records.entries(cache, record, part)
         touched = set(chain.from_iterable(doubtful()))
-    if not touched <= concerned:  # to mend them takes all that they hold
+    return made if touched <= made.concerned else None  # to mend others takes all that they hold
+
+
+def _made(
+    cache: Cache,
+    note: Note,
+    inventory: Path,
+    root: int,
+    out: Path,
+    settled: Mapping[str, Mapping[str, Stamps]],
+) -> Change | None:
+    from tidegate_compiler.stepwise import parts  # the other process is at work by now
+    from tidegate_compiler.stepwise import record as records
+
+    record = records.read(cache)
+    if record is None or note.inventory != files.digest_of(record.files):
         return None
+    content, problems = files.read(inventory)
+    part = None if problems else parts.one(cache, record, content)
+    if part is None:
+        return None
+    hosts = {f"client/{name}": of_client(part.fleet.clients[name]) for name in part.step.after}
+    hosts |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
+    removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
+    names = {kind: note.names(kind) for kind in note.blocks}
+    right = {kind: set(every) for kind, every in names.items()}
+    for host in hosts.keys() | removed:
+        kind, _, name = host.partition("/")
+        right[kind].discard(name)
+    moved = part.step.names
+    clients = sorted([*(name for name in names["client"] if name not in moved), *part.step.after])
+    first = manifest(part.fleet.name, files.digest_of(part.digests), clients, sorted(names["gateway"]))
     return Change(
         part.warnings,
-        len(clients) + len(gateways),
+        len(clients) + len(names["gateway"]),
         cache,
         note,
         part,
-        entries,
+        records.entries(cache, record, part),
         root,
         out,
         {MANIFEST: first}
-        | {f"{host}/{name}": data for host, own in made.items() for name, data in own.items()},
+        | {f"{host}/{name}": data for host, own in hosts.items() for name, data in own.items()},
         removed,
-        there,
-        sum(len(names) * len(note.files[kind]) for kind, names in right.items()),
+        output.hosts_in(root, right),
+        sum(len(every) * len(note.files[kind]) for kind, every in right.items()),
         settled,
     )
 
