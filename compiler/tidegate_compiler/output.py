@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -98,7 +99,7 @@ def hosts_in(root: int, right: Mapping[str, Set[str]] = MappingProxyType({})) ->
     found: list[str] = []
     for kind in FILES:
         names, known = _names(root, kind) or (), right.get(kind, frozenset())
-        found += [f"{kind}/{name}" for name in names if name not in known]
+        found += [f"{kind}/{name}" for name in filterfalse(known.__contains__, names)]
     return found
 
 

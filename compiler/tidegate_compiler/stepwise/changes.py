@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,14 @@ from tidegate_compiler.collector import without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.render import MANIFEST, manifest, of_client, of_gateway
 from tidegate_compiler.stamps import Stamps
-from tidegate_compiler.stepwise.notes import Note
+from tidegate_compiler.stepwise.notes import PER_BLOCK, DamagedError, Note
 
 if TYPE_CHECKING:
     from tidegate_compiler.pipeline import Compiled
     from tidegate_compiler.stepwise.parts import Part
 
 _LARGE = 20_000  # hosts; a fork costs as much as a look at some thousand
+_MANY = _LARGE // PER_BLOCK  # blocks of them
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def _change(cache: Cache, note: Note, inventory: Path, root: int, out: Path, now
     if not note.is_of(root):
         return None
     settled = note.settled(root, now)  # before anybody reads them
-    is_large = sum(len(block.names) for block in note.every()) >= _LARGE
-    with parallel.shared(partial(note.doubtful, root), note.every(), is_large) as doubtful:
+    with parallel.shared(partial(note.doubtful, root), note.every(), len(note.every()) >= _MANY) as doubtful:
         made = _made(cache, note, inventory, root, out, settled)
         if made is None:
             return None
@@ -130,13 +130,16 @@ def _made(
     hosts = {f"client/{name}": of_client(part.fleet.clients[name]) for name in part.step.after}
     hosts |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
     removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
-    names = {kind: note.names(kind) for kind in note.blocks}
+    try:
+        names = {kind: note.names(kind) for kind in note.blocks}
+    except DamagedError:
+        return None
     right = {kind: set(every) for kind, every in names.items()}
     for host in hosts.keys() | removed:
         kind, _, name = host.partition("/")
         right[kind].discard(name)
     moved = part.step.names
-    clients = sorted([*(name for name in names["client"] if name not in moved), *part.step.after])
+    clients = sorted([*filterfalse(moved.__contains__, names["client"]), *part.step.after])
     first = manifest(part.fleet.name, files.digest_of(part.digests), clients, sorted(names["gateway"]))
     return Change(
         part.warnings,

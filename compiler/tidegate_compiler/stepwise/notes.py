@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 
@@ -39,22 +39,43 @@ Digests = Mapping[str, str]
 """The SHA-256 of a host's files, by name."""
 
 
+class DamagedError(LookupError):
+    """What a cache had of a note is not there any more."""
+
+
 @dataclass
 class Block:
-    """Some hosts of one kind; `read` returns their stamps, those of a file of each by its name, of its folder by "".
+    """Some hosts of one kind: `names`, and `stamps` of a file of each by its name, of its folder by "".
 
-    The stamps of an unsettled host are all zero. `is_new` tells that no cache has it as it is.
+    What `cache` has of it under `key`, "KIND NUMBER", is read when somebody asks. `is_new` tells that there is
+    more to it than that. The stamps of an unsettled host are all zero.
     """
 
     kind: str
-    names: list[str]
-    read: Callable[[], dict[str, Stamps]]
-    is_new: bool = True
+    files: Sequence[str]
+    key: str = ""
+    cache: Cache | None = None
+    is_new: bool = False
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Return the names of the hosts; DamagedError."""
+        listed = self._entry(f"{_HOSTS} {self.key}")
+        if listed is None:
+            raise DamagedError(self.key)
+        return listed.decode("ascii").split("\n") if listed else []
 
     @cached_property
     def stamps(self) -> dict[str, Stamps]:
-        """Return the stamps, read when somebody asks for them."""
-        return self.read()
+        """Return the stamps, all zero where they are damaged, as if nobody knew these hosts; DamagedError."""
+        found = {file: self._entry(f"{_STAMPS} {self.key} {file}") for file in ("", *self.files)}
+        return {
+            file: Stamps.nothing(len(self.names)) if data is None else Stamps.read(data)
+            for file, data in found.items()
+        }
+
+    def _entry(self, key: str) -> bytes | None:
+        return None if self.cache is None else self.cache.get(key)
 
 
 @dataclass
@@ -73,17 +94,14 @@ class Note:
     @classmethod
     def of(cls, hosts: Mapping[str, Sequence[str]], files: Mapping[str, Sequence[str]]) -> Note:
         """Return one of these hosts, by kind, of which no stamps are known."""
-        blocks = {
-            kind: [
-                Block(kind, list(names[first : first + PER_BLOCK]), dict)
-                for first in range(0, len(names), PER_BLOCK)
-            ]
-            for kind, names in hosts.items()
-        }
-        return cls(files, blocks)
+        note = cls(files, {kind: [] for kind in hosts})
+        for kind, names in hosts.items():
+            for first in range(0, len(names), PER_BLOCK):
+                note._new_block(kind, names[first : first + PER_BLOCK])
+        return note
 
     def names(self, kind: str) -> list[str]:
-        """Return the hosts of a kind."""
+        """Return the hosts of a kind; DamagedError."""
         return list(chain.from_iterable(block.names for block in self.blocks[kind]))
 
     def every(self) -> list[Block]:
@@ -106,21 +124,15 @@ class Note:
 
     @classmethod
     def read(cls, cache: Cache) -> Note | None:
-        """Return what a cache has, or None."""
+        """Return what a cache has, or None. The hosts themselves are read as somebody asks for them."""
         data = cache.get(OUTPUT)
         if data is None:
             return None
         inventory, manifest, files, unsettled, counts = json.loads(data)
-        blocks: dict[str, list[Block]] = {}
-        for kind, count in counts.items():
-            blocks[kind] = []
-            for number in range(count):
-                listed = cache.get(f"{_HOSTS} {kind} {number}")
-                if listed is None:
-                    return None
-                names = listed.decode("ascii").split("\n") if listed else []
-                stamps = partial(_kept, cache, f"{_STAMPS} {kind} {number}", files[kind], len(names))
-                blocks[kind].append(Block(kind, names, stamps, is_new=False))
+        blocks = {
+            kind: [Block(kind, files[kind], f"{kind} {number}", cache) for number in range(count)]
+            for kind, count in counts.items()
+        }
         return cls(files, blocks, inventory, manifest, unsettled)
 
     def write(self, cache: Cache) -> None:
@@ -196,9 +208,9 @@ class Note:
             removed, key=lambda host: places[host][1], reverse=True
         ):  # the last moves none of these
             block, position = places[host]
-            del block.names[position]
             for stamps in block.stamps.values():
                 stamps.remove(position)
+            del block.names[position]
             block.is_new = True
             self.unsettled.pop(host, None)
 
@@ -224,10 +236,16 @@ class Note:
         kind, _, name = host.partition("/")
         blocks = self.blocks[kind]
         if not blocks or len(blocks[-1].names) >= PER_BLOCK:
-            blocks.append(Block(kind, [], lambda: {file: Stamps() for file in ("", *self.files[kind])}))
+            self._new_block(kind, [])
         block = blocks[-1]
         block.names.append(name)
         return block, len(block.names) - 1
+
+    def _new_block(self, kind: str, names: Sequence[str]) -> None:
+        """Add a block of hosts whose stamps nobody knows."""
+        block = Block(kind, self.files[kind], is_new=True)
+        block.names = list(names)
+        self.blocks[kind].append(block)
 
     def _unsettle(self, host: str, place: tuple[Block, int], files: Mapping[str, bytes]) -> None:
         block, position = place
@@ -253,14 +271,6 @@ class Note:
         """Tell whether an unsettled host has the files that were noted, and no others."""
         digests = self.unsettled.get(host, {})
         return bool(digests) and _digests(root, host) == digests
-
-
-def _kept(cache: Cache, key: str, files: Sequence[str], hosts: int) -> dict[str, Stamps]:
-    """Return the stamps of a block that a cache has; all zero where it has none, as if nobody knew these hosts."""
-    found = {file: cache.get(f"{key} {file}") for file in ("", *files)}
-    return {
-        file: Stamps.nothing(hosts) if data is None else Stamps.read(data) for file, data in found.items()
-    }
 
 
 def _stamps(root: int, kind: str, names: Sequence[str], files: Iterable[str]) -> dict[str, Stamps] | None:

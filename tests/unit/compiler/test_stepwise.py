@@ -509,7 +509,7 @@ def test_an_output_in_steps_is_the_output(
     if seed % 3:  # what counts in a large fleet alone
         monkeypatch.setattr(notes, "PER_BLOCK", 3)
         monkeypatch.setattr(caching, "LARGE", 0)
-        monkeypatch.setattr(changes, "_LARGE", 0)
+        monkeypatch.setattr(changes, "_MANY", 0)
         monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     inventory, cache = tmp_path / "inv", tmp_path / "cache"
     places = [tmp_path / "whole", tmp_path / "steps"]
@@ -828,6 +828,26 @@ def test_a_whole_run_that_writes_little_is_stepped_from(
     told(*compile_)
     told(*compile_)
     assert steps[-2:] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("step output", "step hosts client 0", "step hosts gateway 0"),
+        *("step stamps client 0 ", "step stamps client 0 wg0.conf", "step stamps gateway 0 policy.json"),
+    ],
+)
+def test_a_note_that_is_damaged_is_not_stepped_from(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool], key: str
+) -> None:
+    inventory, out, cache = settled
+    head, line, entries = (cache / "rows").read_bytes().split(b"\n", 2)
+    offset, length, _ = json.loads(line)[key]
+    spoilt = bytearray(entries)
+    spoilt[offset + length // 2] ^= 1
+    (cache / "rows").write_bytes(b"\n".join([head, line, spoilt]))
+    assert told("compile", inventory, "--out", out, "--cache", cache)[0] == 0
+    assert not steps[-1]
 
 
 def test_an_output_of_another_inventory_is_not_stepped_from(
