@@ -1053,6 +1053,16 @@ def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
     assert Stamps.read(taken.data()).differing(taken) == {2}
 
 
+def test_stamps_of_many_paths_are_each_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    root = os.open(tmp_path, os.O_RDONLY)
+    one = Stamps.take(root, [b"file"])
+    taken = Stamps.take(root, [*[b"file"] * 700, *[b"nothing"] * 700, b"file"])
+    os.close(root)
+    for column, (mine,) in zip(taken._columns, one._columns, strict=True):
+        assert list(column) == [*[mine] * 700, *[0] * 700, mine]
+
+
 @pytest.mark.parametrize(
     ("nanoseconds", "later", "is_settled"), [(1, 49, False), (1, 51, True), (0, 2400, False)]
 )
