@@ -112,7 +112,9 @@ def _read_file(
         descriptor = os.open(entry.name, flags, dir_fd=directory)
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            if not (
+                stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+            ):  # a directory refuses to be read
                 problems.append(Diagnostic(Where(path), "TG001", "not a regular file; remove or rename it"))
                 return
             data = _content(descriptor, found.st_size)
