@@ -1,10 +1,11 @@
 """What was made of files that were read before: a file with the same bytes is not parsed again.
 
-    DIR/rows        "tidegate rows 2 MADE_BY MAC"; a line of JSON, {key: [offset, length, digest]}; the entries
-    STATE/cache.key the secret of this user that the MAC is made with; STATE is $XDG_STATE_HOME/tidegate
+    DIR/rows        "tidegate rows 3 MADE_BY MAC"; a line of JSON, {key: [offset, length, digest]}; the entries
+    DIR/changes     the same of what differs from these rows by now; null stands for an entry that is gone
+    STATE/cache.key the secret of this user that the MACs are made with; STATE is $XDG_STATE_HOME/tidegate
 
-The MAC is over the line of JSON, and the digests in it are those of the entries, so that one of them is
-believed without a look at the others. A key names what an entry was made of:
+A MAC is over the line of JSON, that of changes over the first line of their rows too. The digests in it are those
+of the entries, so that one of them is believed without a look at the others. A key names what an entry was made of:
 
     KIND SHA-256    the content of the file with these bytes: of clients and groups rows, else its objects
     step ...        what `stepwise` keeps of the last inventory that was right
@@ -20,25 +21,34 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import stat
 import weakref
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tidegate_compiler import cachedrows
-from tidegate_compiler.quick import KINDS
-from tidegate_schema import __version__, validation
+import tidegate_schema
+from tidegate_schema import __version__
 
-FILE = "rows"
-_FORMAT = "tidegate rows 2"
+if TYPE_CHECKING:
+    from tidegate_compiler import cachedrows
+
+FILE, CHANGES = "rows", "changes"
+LARGE = 4 << 20
+"""Bytes of entries, which are not all written again where little has changed."""
+_MOST_CHANGED = 0.25  # of their bytes
+_FORMAT = "tidegate rows 3"
 _MAX_TABLE_BYTES = 1 << 28
 _SECRET_BYTES = 32
 _HERE = Path(__file__).parent
-_CODE = (_HERE, _HERE / "check", _HERE / "stepwise", Path(validation.__file__).parent)
-"""Where the modules are that make and judge what is kept."""
+_SCHEMA = Path(tidegate_schema.__file__).parent
+_CODE = (
+    *((place, ".py") for place in (_HERE, _HERE / "check", _HERE / "stepwise", _SCHEMA)),
+    (_SCHEMA / "schemas", ".json"),
+)
+"""Where the modules and schemas are that make and judge what is kept."""
 
 
 class Cache:
@@ -47,22 +57,34 @@ class Cache:
     def __init__(self, directory: Path) -> None:
         """Read what is there; whatever cannot be read or believed is not there. Never raises."""
         self._directory = directory
-        self._old: _Opened | None = None
+        self._rows: _Opened | None = None
+        self._places: dict[str, _Opened] = {}
+        """Which of the files each entry is in."""
         with suppress(OSError, ValueError, RecursionError):
-            self._old = _Opened(directory / FILE)
+            seal = _Seal(_made_by(), _believed(_secret_file()))
+            self._rows = _Opened(directory / FILE, seal)
+            self._places = dict.fromkeys(self._rows.table, self._rows)
+            changes = _Opened(directory / CHANGES, seal, self._rows.head)
+            self._places |= dict.fromkeys(changes.table, changes)
+            for gone in changes.gone:
+                del self._places[gone]
         self._used: set[str] = set()
         self._new: dict[str, bytes] = {}
 
     @property
     def there(self) -> Collection[str]:
         """Return the keys of the entries that were there when it was opened."""
-        return self._old.table.keys() if self._old else ()
+        return self._places.keys()
+
+    @property
+    def is_changed(self) -> bool:
+        """Tell whether this run has made entries."""
+        return bool(self._new)
 
     def get(self, key: str) -> bytes | None:
         """Return an entry, or None when there is none, or a damaged one."""
-        if self._old is None:
-            return None
-        data = self._old.read(key)
+        file = self._places.get(key)
+        data = None if file is None else file.read(key)
         if data is not None:
             self._used.add(key)
         return data
@@ -70,6 +92,10 @@ class Cache:
     def put(self, key: str, data: bytes) -> None:
         """Keep an entry."""
         self._new[key] = data
+
+    def put_all(self, entries: Mapping[str, bytes]) -> None:
+        """Keep some entries."""
+        self._new.update(entries)
 
     def use(self, keys: Iterable[str]) -> None:
         """Keep entries that are there, without a look at them."""
@@ -89,6 +115,8 @@ class Cache:
 
     def content(self, kind: str, digest: str) -> Any:
         """Return the content of a file of a kind, given the SHA-256 of its bytes; None when it is not known."""
+        from tidegate_compiler import cachedrows  # with all that reads files
+
         data = self.get(f"{kind} {digest}")
         with suppress(ValueError):
             return None if data is None else cachedrows.decode(kind, data)
@@ -96,6 +124,8 @@ class Cache:
 
     def keep(self, kind: str, digest: str, content: cachedrows.Content) -> None:
         """Keep the content of a file."""
+        from tidegate_compiler import cachedrows
+
         self.put(f"{kind} {digest}", cachedrows.encode(kind, content))
 
     def save(self) -> None:
@@ -105,31 +135,50 @@ class Cache:
                 self._write()
 
     def _write(self) -> None:
-        old = {key: self._old.table[key] for key in self._used - self._new.keys()} if self._old else {}
-        table: dict[str, _Entry] = {}
+        seal = _Seal(_made_by(), _secret())
+        old = {key: self._places[key] for key in self._used - self._new.keys()}
+        rows = self._rows
+        if rows is not None and rows.size() >= LARGE:
+            carried = {key: file for key, file in old.items() if file is not rows}
+            left = [key for key, file in old.items() if file is rows]
+            changed = sum(map(len, self._new.values())) + sum(f.table[key][1] for key, f in carried.items())
+            if changed + rows.size() - rows.size(left) <= rows.size() * _MOST_CHANGED:
+                self._write_file(CHANGES, seal, carried, rows.head, rows.table.keys() - left)
+                return
+        self._write_file(FILE, seal, old)
+        (self._directory / CHANGES).unlink(missing_ok=True)
+
+    def _write_file(
+        self,
+        name: str,
+        seal: _Seal,
+        old: Mapping[str, _Opened],
+        rows: bytes = b"",
+        gone: Iterable[str] = (),
+    ) -> None:
+        """Write a file of old entries and all new ones; see `_Opened` for `rows` and `gone`."""
+        table: dict[str, _Entry | None] = dict.fromkeys(gone)
         end = 0
         for key, length, digest in (
-            *((key, length, digest) for key, (_, length, digest) in old.items()),
+            *((key, *file.table[key][1:]) for key, file in old.items()),
             *((key, len(data), _digest(data)) for key, data in self._new.items()),
         ):
             table[key] = (end, length, digest)
             end += length
         line = json.dumps(table, separators=(",", ":")).encode("ascii")
-        head = _head(line, _secret())
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = self._directory / f"{FILE}.{os.getpid()}"
-        aside.unlink(missing_ok=True)
 
         def parts() -> Iterator[bytes]:
-            yield b"%s\n%s\n" % (head, line)
-            for key in old:
-                assert self._old is not None
-                yield self._old.read_as_it_is(key)
+            yield b"%s\n%s\n" % (seal.head(line, rows), line)
+            for key, file in old.items():
+                yield file.read_as_it_is(key)
             yield from self._new.values()
 
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = self._directory / f"{name}.{os.getpid()}"
+        aside.unlink(missing_ok=True)
         try:
             _create(aside, parts())
-            aside.replace(self._directory / FILE)
+            aside.replace(self._directory / name)
         finally:
             aside.unlink(missing_ok=True)
 
@@ -138,25 +187,44 @@ _Entry = tuple[int, int, str]
 """Where an entry begins, counted from the end of the table; its length; and its digest."""
 
 
-class _Opened:
-    """A cache file whose table is believed; closed when it is gone."""
+@dataclass(frozen=True)
+class _Seal:
+    """What the first line of a file says that is to be believed: the code that made it, and the user's secret."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it; OSError or ValueError when it is not to be believed."""
-        secret = _believed(_secret_file())
+    made_by: str
+    secret: bytes
+
+    def head(self, line: bytes, rows: bytes = b"") -> bytes:
+        """Return the first line of a file with this table; of changes, given the first line of their rows."""
+        made_by = f"{_FORMAT} {self.made_by}"
+        mac = hashlib.blake2b(f"{made_by}\n".encode(), digest_size=32, key=self.secret)
+        mac.update(rows)
+        mac.update(line)
+        return f"{made_by} {mac.hexdigest()}".encode()
+
+
+class _Opened:
+    """A file whose table is believed; closed when it is gone. `gone` are keys of its rows that are there no more."""
+
+    def __init__(self, path: Path, seal: _Seal, rows: bytes = b"") -> None:
+        """Open it; OSError or ValueError when it is not to be believed. Changes are given the head of their rows."""
         self._descriptor = _open_own(path, 0o022)
         weakref.finalize(self, os.close, self._descriptor)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
-            head, line = (file.readline(_MAX_TABLE_BYTES).removesuffix(b"\n") for _ in range(2))
-        if not hmac.compare_digest(head, _head(line, secret)):
+            self.head, line = (file.readline(_MAX_TABLE_BYTES).removesuffix(b"\n") for _ in range(2))
+        if not hmac.compare_digest(self.head, seal.head(line, rows)):
             raise ValueError("damaged, or made by another version, user or machine")
-        self._begin = len(head) + len(line) + 2
-        self.table: dict[str, _Entry] = json.loads(line)
+        self._begin = len(self.head) + len(line) + 2
+        found: dict[str, _Entry | None] = json.loads(line)
+        self.table = {key: entry for key, entry in found.items() if entry is not None}
+        self.gone = found.keys() - self.table.keys()
+
+    def size(self, keys: Iterable[str] | None = None) -> int:
+        """Return how many bytes some entries have, or all."""
+        return sum(self.table[key][1] for key in (self.table if keys is None else keys))
 
     def read(self, key: str) -> bytes | None:
-        """Return an entry; None when there is none of that name, or it is not what was written."""
-        if key not in self.table:
-            return None
+        """Return an entry; None when it is not what was written."""
         with suppress(OSError):
             data = self.read_as_it_is(key)
             return data if _digest(data) == self.table[key][2] else None
@@ -178,11 +246,11 @@ def _made_by() -> str:
 
     A working copy changes without a new version, so that its modules count as well.
     """
-    schemas = [validation.schema(kind) for kind in sorted(KINDS)]
-    told = hashlib.blake2b(json.dumps([__version__, schemas], sort_keys=True).encode(), digest_size=16)
-    for place in _CODE:
-        for path in sorted(place.glob("*.py")):
-            told.update(b"%s\n%s" % (os.fsencode(path.name), path.read_bytes()))
+    told = hashlib.blake2b(__version__.encode(), digest_size=16)
+    for place, ending in _CODE:
+        for name in sorted(os.listdir(place)):  # noqa: PTH208 - a Path per name would cost more than reading it
+            if name.endswith(ending):
+                told.update(b"%s\n%s" % (os.fsencode(name), (place / name).read_bytes()))
     return told.hexdigest()
 
 
@@ -215,7 +283,7 @@ def _secret() -> bytes:
     aside = path.with_name(f"{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     try:
-        _create(aside, [secrets.token_bytes(_SECRET_BYTES)])
+        _create(aside, [os.urandom(_SECRET_BYTES)])
         with suppress(FileExistsError):  # another run was as quick
             os.link(aside, path)  # whole or not at all
     finally:
@@ -229,13 +297,6 @@ def _believed(path: Path) -> bytes:
     if len(secret) != _SECRET_BYTES:
         raise ValueError("no secret of ours")
     return secret
-
-
-def _head(line: bytes, secret: bytes) -> bytes:
-    made_by = f"{_FORMAT} {_made_by()}"
-    mac = hashlib.blake2b(f"{made_by}\n".encode(), digest_size=32, key=secret)
-    mac.update(line)
-    return f"{made_by} {mac.hexdigest()}".encode()
 
 
 def _create(path: Path, parts: Iterable[bytes]) -> None:

@@ -110,11 +110,16 @@ def _read_file(
         # O_NONBLOCK: a FIFO in the way must not hang the run.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(entry.name, flags, dir_fd=directory)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        try:
+            found = os.fstat(descriptor)
+            if not (
+                stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+            ):  # a directory refuses to be read
                 problems.append(Diagnostic(Where(path), "TG001", "not a regular file; remove or rename it"))
                 return
-            data = file.read(FILE_MAX_BYTES + 1)
+            data = _content(descriptor, found.st_size)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         problems.append(_unreadable(path, error))
         return
@@ -124,6 +129,19 @@ def _read_file(
         )
         return
     files[path] = data
+
+
+def _content(descriptor: int, size: int) -> bytes:
+    """Return what is in a file that seems to have this size, and of a larger one more than is allowed.
+
+    A read makes room for all that it is asked for first: for as much as is allowed takes longer than small files.
+    """
+    parts: list[bytes] = []
+    left = FILE_MAX_BYTES + 1
+    while left and (part := os.read(descriptor, min(size + 1, left))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _stranger(root: int, entry: os.DirEntry[str]) -> list[Diagnostic]:

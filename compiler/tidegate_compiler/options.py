@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tidegate_compiler import fields, progress, report
+from tidegate_compiler import progress
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.terminal import say
 from tidegate_schema.cli import PATH, Failure, keep
@@ -24,6 +24,8 @@ def _instant(_: click.Context, __: click.Parameter, value: str | None) -> int | 
     """Read a point in time: a date, a UTC time, or "now"."""
     if value is None or value == "now":
         return None if value is None else int(time.time())
+    from tidegate_compiler import fields  # with all that an inventory is made of
+
     try:
         return fields.instant(value)
     except fields.FieldError as error:
@@ -53,20 +55,22 @@ def cache(directory: Path | None) -> Iterator[Cache | None]:
     if directory is None:
         yield None
         return
-    from tidegate_compiler import stepwise  # few ask for one
-    from tidegate_compiler.cache import Cache
+    from tidegate_compiler.cache import Cache  # few ask for one
 
     opened = Cache(directory)
     try:
         yield opened
     finally:  # what was read of an inventory with errors is worth as much
-        stepwise.retain(opened)
-        opened.save()
+        if opened.is_changed:
+            from tidegate_compiler.stepwise import record
+
+            record.retain(opened)
+            opened.save()
 
 
 def compiled(inventory: Path, known: Cache | None = None) -> pipeline.Compiled:
     """Compile, tell every diagnostic on stderr, and fail in one line when there are errors."""
-    from tidegate_compiler import pipeline  # not every command that has options compiles
+    from tidegate_compiler import pipeline, report  # not every command that has options compiles
 
     with progress.shown():
         result = pipeline.compile_inventory(inventory, known)

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -25,10 +26,9 @@ from tidegate_compiler import parallel, stamps
 from tidegate_compiler.diagnostics import show
 from tidegate_compiler.progress import track
 from tidegate_compiler.render import FORMAT, MANIFEST
-from tidegate_schema import jsonfile, validation, wgquick
+from tidegate_schema import jsonfile
 from tidegate_schema.bundle import FILE_MAX_BYTES, FILES
 from tidegate_schema.names import is_name
-from tidegate_schema.policy import PolicyTable
 
 INCOMPLETE = ".incomplete"
 _ASIDE = ".new"
@@ -80,7 +80,7 @@ def write(out: Path, files: Mapping[str, bytes]) -> Written:
     """Make `out` hold exactly `files`. Raises OutputError when it is not ours, OSError on trouble."""
     _claim(out)
     with opened(out) as root:
-        return write_into(root, out, files)
+        return write_into(root, out, files, hosts_in(root))
 
 
 @contextmanager
@@ -94,19 +94,39 @@ def opened(out: Path) -> Iterator[int]:
         os.close(root)
 
 
-def write_into(
-    root: int, out: Path, files: Mapping[str, bytes], right: Mapping[str, Set[str]] = MappingProxyType({})
-) -> Written:
-    """Do what `write` does in an opened output, but for the hosts, by kind, that are known to be as they should.
+def hosts_in(root: int, right: Mapping[str, Set[str]] = MappingProxyType({})) -> list[str]:
+    """Return what stands where an opened output has hosts, "kind/name", but for those, by kind, that are right."""
+    found: list[str] = []
+    for kind in FILES:
+        names, known = _names(root, kind) or (), right.get(kind, frozenset())
+        found += [f"{kind}/{name}" for name in filterfalse(known.__contains__, names)]
+    return found
 
-    What these hosts hold counts neither as changed nor as unchanged.
+
+def write_into(root: int, out: Path, files: Mapping[str, bytes], hosts: Iterable[str]) -> Written:
+    """Do what `write` does in an opened output, which holds these hosts, and maybe others that are right.
+
+    What those hold counts neither as changed nor as unchanged.
     """
     try:
-        return _Writer(root, right).write(files)
+        return _Writer(root).write(files, hosts)
     except OSError as error:
         if isinstance(error.filename, str):
             error.filename = f"{out}/{error.filename}"  # told from where people stand
         raise
+
+
+def _names(root: int, folder: str) -> list[str] | None:
+    """Return the names in a folder; None when it is not there, or no folder: a link is none."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(folder, flags, dir_fd=root)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return os.listdir(descriptor)  # noqa: PTH208 - a Path per name would cost more than the listing
+    finally:
+        os.close(descriptor)
 
 
 def _lock(root: int, out: Path) -> None:
@@ -122,22 +142,15 @@ def _lock(root: int, out: Path) -> None:
 class _Writer:
     """One write into an output, by paths relative to it: there may be a hundred thousand of them."""
 
-    def __init__(self, root: int, right: Mapping[str, Set[str]]) -> None:
+    def __init__(self, root: int) -> None:
         self._root = root
-        self._right = right
         self._hosts: dict[str, list[str]] = {}
         """The names in each host's folder."""
         self._strangers: list[str] = []
         """What stands in a folder's place and is none."""
 
-    def write(self, files: Mapping[str, bytes]) -> Written:
-        """Make it hold exactly `files`."""
-        nobody: Set[str] = frozenset()
-        hosts = [
-            f"{kind}/{host}"
-            for kind in FILES
-            for host in set(self._names(kind) or ()).difference(self._right.get(kind, nobody))
-        ]
+    def write(self, files: Mapping[str, bytes], hosts: Iterable[str]) -> Written:
+        """Make it hold exactly `files`, where there are these hosts by now."""
         by_host: dict[str, list[str]] = {host: [] for host in ("", *hosts)}  # at the top is the manifest
         new: list[str] = []
         for path in files:
@@ -179,7 +192,7 @@ class _Writer:
         self, host: str, paths: Iterable[str], files: Mapping[str, bytes]
     ) -> tuple[list[str] | None, list[str]]:
         """Return the names in a host's folder, and which of its files have other bytes than they should."""
-        names = self._names(host) if host else []
+        names = _names(self._root, host) if host else []
         if names is None:
             return None, []
         return names, [path for path in paths if not self._is_same(path, files[path])]
@@ -203,20 +216,8 @@ class _Writer:
                 os.unlink(path, dir_fd=self._root)
         emptied = {path.rpartition("/")[0] for path in stale} & self._hosts.keys()
         for host in {host for host, names in self._hosts.items() if not names} | emptied:
-            if not self._names(host):
+            if not _names(self._root, host):
                 os.rmdir(host, dir_fd=self._root)
-
-    def _names(self, folder: str) -> list[str] | None:
-        """Return the names in a folder; None when it is not there, or no folder: a link is none."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(folder, flags, dir_fd=self._root)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            return os.listdir(descriptor)  # noqa: PTH208 - a Path per name would cost more than the listing
-        finally:
-            os.close(descriptor)
 
     def _exists(self, path: str) -> bool:
         return self._mode(path) != 0
@@ -383,6 +384,9 @@ def _host_files(out: Path, kind: str, host: str) -> dict[str, bytes]:
 
 def refuse(name: str, data: bytes) -> None:
     """Raise ValueError, one line, when a host would refuse this payload file."""
+    from tidegate_schema import validation, wgquick  # `compile` refuses nothing that it makes itself
+    from tidegate_schema.policy import PolicyTable
+
     if name == "wg0.conf":
         wgquick.parse(data)
         return

@@ -10,8 +10,8 @@ import marshal
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from itertools import takewhile
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, takewhile
 from typing import Any, TypeVar
 
 from tidegate_compiler.progress import track
@@ -74,6 +74,47 @@ def beside(work: Callable[[], Any], is_large: bool) -> Iterator[Callable[[], Any
         yield found
     finally:
         child.end()
+
+
+@contextmanager
+def shared(work: Callable[[T], Any], items: Sequence[T], is_large: bool) -> Iterator[Callable[[], list[Any]]]:
+    """Let another process begin to do some work on items, if it is large; call what comes to have the end of it.
+
+    The call does what the other process has not come to, and returns what `work` made of each item, in no order.
+    That must be plain values. Without another process, or when that fails, the work is done in the call.
+    """
+    piles = [items[first::_MOST_PILES] for first in range(min(len(items), _MOST_PILES))]
+    with ExitStack() as stack:
+        drawn: Iterable[int] = range(len(piles))
+        child = None
+        if is_large and _may_fork():
+            with suppress(OSError):  # no process or no pipe to be had here
+                drawn = stack.enter_context(_tickets(len(piles)))
+                child = _Child([number, list(map(work, piles[number]))] for number in drawn)
+                stack.callback(child.end)
+
+        def found() -> list[Any]:
+            made = {number: list(map(work, piles[number])) for number in drawn}
+            made.update((child and child.result()) or ())
+            made |= {n: list(map(work, pile)) for n, pile in enumerate(piles) if n not in made}
+            return list(chain.from_iterable(made.values()))
+
+        yield found
+
+
+_MOST_PILES = 256  # a ticket is a byte, and all of them are fewer than any pipe holds
+
+
+@contextmanager
+def _tickets(count: int) -> Iterator[Iterator[int]]:
+    """Yield the numbers below `count`, each of which one of the processes draws that draw from them."""
+    pipe, write = os.pipe()
+    try:
+        with os.fdopen(write, "wb") as full:
+            full.write(bytes(range(count)))
+        yield (number for (number,) in iter(lambda: os.read(pipe, 1), b""))
+    finally:
+        os.close(pipe)
 
 
 def _may_fork() -> bool:

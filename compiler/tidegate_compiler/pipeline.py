@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate_compiler import files, output, parallel, stepwise
+from tidegate_compiler import files, output, parallel
 from tidegate_compiler.check import Checked, Reading, check, known
 from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
@@ -20,10 +20,12 @@ from tidegate_compiler.model import Inventory
 from tidegate_compiler.progress import stage
 from tidegate_compiler.render import render
 from tidegate_compiler.resolve import Fleet
+from tidegate_compiler.stepwise import parts as partial_runs
+from tidegate_compiler.stepwise import record
 
 if TYPE_CHECKING:
     from tidegate_compiler.cache import Cache
-    from tidegate_compiler.stepwise import Part
+    from tidegate_compiler.stepwise.parts import Part
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def compile_files(
 
 
 def _remember(cache: Cache, content: Mapping[str, bytes], documents: Documents, compiled: Compiled) -> None:
-    stepwise.remember(cache, files.digests(content), documents, compiled.fleet, compiled.diagnostics)
+    record.remember(cache, files.digests(content), documents, compiled.fleet, compiled.diagnostics)
 
 
 def compile_both(
@@ -115,7 +117,7 @@ def compile_both(
     """
     with without_collector():
         if cache is not None and not old[1] and not new[1]:
-            parts = stepwise.both(cache, old[0], new[0])
+            parts = partial_runs.both(cache, old[0], new[0])
             if parts is not None:
                 return _of_part(parts[0], old[0]), _of_part(parts[1], new[0])
         documents, problems = load(old[0], cache=cache)

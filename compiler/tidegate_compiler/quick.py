@@ -19,7 +19,7 @@ from tidegate_schema.validation import is_valid
 
 Objects: TypeAlias = Mapping[str, Mapping[str, Any]]
 
-KINDS = frozenset({"gateways", "clients", "groups", "resources", "policies"})
+KINDS = frozenset({"overlay", "gateways", "clients", "groups", "resources", "policies"})
 _COMMENT = re.compile(r"(?:^|(?<=[ \n]))#[^\n]*")
 _SINGLE_QUOTED = re.compile(r"'[^'\"\s]*'")
 # What a quoted string of an inventory never has; \0 is a single-quoted one.

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tidegate_schema import jsonfile
-from tidegate_schema.wgquick import KEYLESS_POSTUP, Peer
 
 if TYPE_CHECKING:
     import jinja2
 
     from tidegate_compiler.resolve import ClientHost, Fleet, GatewayHost
+    from tidegate_schema.wgquick import Peer
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -61,6 +61,8 @@ def _around_addresses(peers: tuple[tuple[str, Peer], ...]) -> tuple[str, str]:
 
     Every value in it comes from a parsed key, address or endpoint, never from text.
     """
+    from tidegate_schema.wgquick import KEYLESS_POSTUP
+
     mark = "\0"
     text = _template().render(addresses=[mark], postup=KEYLESS_POSTUP, peers=[peer for _, peer in peers])
     before, after = text.split(mark)
@@ -83,15 +85,12 @@ def _template() -> jinja2.Template:
 
 
 def manifest(fleet: str, inventory_digest: str, clients: Iterable[str], gateways: Iterable[str]) -> bytes:
-    """Return the file that names all hosts, given in order."""
-    return jsonfile.canonical(
-        {
-            "format": FORMAT,
-            "fleet": fleet,
-            "inventory": inventory_digest,
-            "hosts": {"client": list(clients), "gateway": list(gateways)},
-        }
-    )
+    """Return the file that names all hosts, given in order: what `jsonfile.canonical` would, of names and digests."""
+    listed = [f'["{_BETWEEN.join(names)}"]' if names else "[]" for names in map(list, (clients, gateways))]
+    return (
+        f'{{"fleet":"{fleet}","format":{FORMAT},"hosts":{{"client":{listed[0]},"gateway":{listed[1]}}},'
+        f'"inventory":"{inventory_digest}"}}\n'
+    ).encode("ascii")
 
 
 def _peers(gateway: GatewayHost) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
@@ -55,6 +54,8 @@ def is_terminal() -> bool:
 
 def width() -> int:
     """Return the terminal's width in columns."""
+    import shutil  # with all of its archives
+
     return shutil.get_terminal_size().columns
 
 

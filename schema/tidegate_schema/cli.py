@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
         "",
         "Print the schemas that editors complete and check by.",
     ),
-    "compile": ("tidegate_compiler.cli:compile_", "", "Turn an inventory into one bundle per host."),
+    "compile": ("tidegate_compiler.compilecli:compile_", "", "Turn an inventory into one bundle per host."),
     "plan": ("tidegate_compiler.plan.cli:plan", "", "Say what a change does for whom."),
     "test": ("tidegate_compiler.proofcli:test", "", "Run the inventory's access tests."),
     "verify": (

@@ -15,13 +15,3 @@ whole run ends (`record`):
 A set of names, keys or addresses is kept as checksums: two may be taken for one, and then the whole run
 follows, too.
 """
-
-from __future__ import annotations
-
-from tidegate_compiler.stepwise.changes import Change as Change
-from tidegate_compiler.stepwise.changes import change as change
-from tidegate_compiler.stepwise.changes import write as write
-from tidegate_compiler.stepwise.parts import Part as Part
-from tidegate_compiler.stepwise.parts import both as both
-from tidegate_compiler.stepwise.record import remember as remember
-from tidegate_compiler.stepwise.record import retain as retain

@@ -1,10 +1,16 @@
-"""A compile into the output of the last one, which writes what a change of few clients concerns."""
+"""A compile into the output of the last one, which writes what a change of few clients concerns.
+
+While a run gets ready, which is to import what reads an inventory, to read it, and to make what has changed, another
+process looks at the output already, and both look at what is left of it then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,53 +20,56 @@ from tidegate_compiler.collector import without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.render import MANIFEST, manifest, of_client, of_gateway
 from tidegate_compiler.stamps import Stamps
-from tidegate_compiler.stepwise import record as records
-from tidegate_compiler.stepwise.notes import Note
-from tidegate_compiler.stepwise.parts import Part, one
-from tidegate_compiler.stepwise.record import Record
+from tidegate_compiler.stepwise.notes import PER_BLOCK, DamagedError, Note
 
 if TYPE_CHECKING:
     from tidegate_compiler.pipeline import Compiled
+    from tidegate_compiler.stepwise.parts import Part
 
-_SHARE = 0.65
-"""Of the output, that another process looks at while this one reads the inventory and makes what has changed."""
 _LARGE = 20_000  # hosts; a fork costs as much as a look at some thousand
+_MANY = _LARGE // PER_BLOCK  # blocks of them
 
 
 @dataclass(frozen=True)
 class Change:
-    """A compile of a changed inventory, ready to be written; `hosts` is how many it has."""
+    """A compile of a changed inventory, ready to be written; `hosts` is how many it has.
+
+    The output holds the files `_left` of hosts that stay as they are, and the hosts `_there`.
+    """
 
     warnings: tuple[Diagnostic, ...]
     hosts: int
     _cache: Cache
-    _record: Record
     _note: Note
     _part: Part
+    _entries: Mapping[str, bytes]
     _root: int
     _out: Path
     _files: Mapping[str, bytes]
     _removed: frozenset[str]
+    _there: list[str]
+    _left: int
     _settled: Mapping[str, Mapping[str, Stamps]]
+
+    @property
+    def concerned(self) -> frozenset[str]:
+        """Return the hosts that are written, compared or removed, "kind/name"."""
+        return self._removed.union(path.rpartition("/")[0] for path in self._files)
 
     def write(self) -> output.Written:
         """Make the output hold exactly what the inventory says. Raises OSError on trouble."""
+        from tidegate_compiler.stepwise import record as records
+
+        written = output.write_into(self._root, self._out, self._files, self._there)
+        written = replace(written, unchanged=written.unchanged + self._left)
+        if not written.changed and not written.removed and not self._settled:
+            self._cache.leave()
+            return written
+        records.follow(self._cache, self._part, self._entries)
         hosts: dict[str, dict[str, bytes]] = {}
         for path, data in self._files.items():
             host, _, name = path.rpartition("/")
             hosts.setdefault(host, {})[name] = data
-        concerned = {*hosts, *self._removed}
-        others = {
-            kind: set(names).difference(host.removeprefix(f"{kind}/") for host in concerned)
-            for kind, names in self._note.names.items()
-        }
-        written = output.write_into(self._root, self._out, self._files, others)
-        left = sum(len(names) * len(self._note.files[kind]) for kind, names in others.items())
-        written = replace(written, unchanged=written.unchanged + left)
-        if not written.changed and not written.removed and not self._settled:
-            self._cache.leave()
-            return written
-        records.follow(self._cache, self._record, self._part)
         inventory, first = files.digest_of(self._part.digests), hosts.pop("")[MANIFEST]
         self._note.step(inventory, first, hosts, self._removed, self._settled)
         self._note.write(self._cache)
@@ -76,52 +85,76 @@ def change(cache: Cache, inventory: Path, out: Path, now: int) -> Iterator[Chang
     """
     with ExitStack() as stack:
         found = None
-        record, note = records.read(cache), Note.read(cache)
-        if record is not None and note is not None and note.inventory == files.digest_of(record.files):
+        note = Note.read(cache)
+        if note is not None:
             try:
                 root = stack.enter_context(output.opened(out))
             except (output.OutputError, OSError):
                 root = None
             if root is not None:
-                found = _change(cache, record, note, inventory, root, out, now)
+                found = _change(cache, note, inventory, root, out, now)
         yield found
 
 
 @without_collector()
-def _change(
-    cache: Cache, record: Record, note: Note, inventory: Path, root: int, out: Path, now: int
-) -> Change | None:
+def _change(cache: Cache, note: Note, inventory: Path, root: int, out: Path, now: int) -> Change | None:
     if not note.is_of(root):
         return None
     settled = note.settled(root, now)  # before anybody reads them
-    is_large = sum(map(len, note.names.values())) >= _LARGE
-    with parallel.beside(lambda: note.doubtful(root, 0, _SHARE), is_large) as doubtful:
-        content, problems = files.read(inventory)
-        part = None if problems else one(cache, record, content)
-        if part is None:
+    with parallel.shared(partial(note.doubtful, root), note.every(), len(note.every()) >= _MANY) as doubtful:
+        made = _made(cache, note, inventory, root, out, settled)
+        if made is None:
             return None
-        made = {f"client/{name}": of_client(part.fleet.clients[name]) for name in part.step.after}
-        made |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
-        removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
-        gone = {host.partition("/")[2] for host in removed}
-        stay = [name for name in note.names["client"] if name not in gone and name not in part.step.after]
-        clients, gateways = sorted([*stay, *part.step.after]), sorted(note.names["gateway"])
-        first = manifest(part.fleet.name, files.digest_of(part.digests), clients, gateways)
-        touched = {*note.doubtful(root, _SHARE, 1), *doubtful()}
-    if not touched <= made.keys() | removed:  # to mend them takes all that they hold
+        touched = set(chain.from_iterable(doubtful()))
+    return made if touched <= made.concerned else None  # to mend others takes all that they hold
+
+
+def _made(
+    cache: Cache,
+    note: Note,
+    inventory: Path,
+    root: int,
+    out: Path,
+    settled: Mapping[str, Mapping[str, Stamps]],
+) -> Change | None:
+    from tidegate_compiler.stepwise import parts  # the other process is at work by now
+    from tidegate_compiler.stepwise import record as records
+
+    record = records.read(cache)
+    if record is None or note.inventory != files.digest_of(record.files):
         return None
+    content, problems = files.read(inventory)
+    part = None if problems else parts.one(cache, record, content)
+    if part is None:
+        return None
+    hosts = {f"client/{name}": of_client(part.fleet.clients[name]) for name in part.step.after}
+    hosts |= {f"gateway/{name}": of_gateway(part.fleet.gateways[name]) for name in part.gateways}
+    removed = frozenset(f"client/{name}" for name in part.step.before if name not in part.step.after)
+    try:
+        names = {kind: note.names(kind) for kind in note.blocks}
+    except DamagedError:
+        return None
+    right = {kind: set(every) for kind, every in names.items()}
+    for host in hosts.keys() | removed:
+        kind, _, name = host.partition("/")
+        right[kind].discard(name)
+    moved = part.step.names
+    clients = sorted([*filterfalse(moved.__contains__, names["client"]), *part.step.after])
+    first = manifest(part.fleet.name, files.digest_of(part.digests), clients, sorted(names["gateway"]))
     return Change(
         part.warnings,
-        len(clients) + len(gateways),
+        len(clients) + len(names["gateway"]),
         cache,
-        record,
         note,
         part,
+        records.entries(cache, record, part),
         root,
         out,
         {MANIFEST: first}
-        | {f"{host}/{name}": data for host, own in made.items() for name, data in own.items()},
+        | {f"{host}/{name}": data for host, own in hosts.items() for name, data in own.items()},
         removed,
+        output.hosts_in(root, right),
+        sum(len(every) * len(note.files[kind]) for kind, every in right.items()),
         settled,
     )
 
@@ -133,7 +166,7 @@ def write(cache: Cache, compiled: Compiled, out: Path, now: int) -> output.Writt
     """
     hosts = {"client": list(compiled.fleet.clients), "gateway": list(compiled.fleet.gateways)}
     of_gateways = ["peers.json", "policy.json"] if compiled.inventory.has_policy else ["peers.json"]
-    note = Note(hosts, {"client": ["wg0.conf"], "gateway": of_gateways})
+    note = Note.of(hosts, {"client": ["wg0.conf"], "gateway": of_gateways})
     is_large = sum(map(len, hosts.values())) >= _LARGE
     with parallel.beside(lambda: _taken(note, out), is_large) as taken:
         rendered = compiled.files
@@ -144,10 +177,10 @@ def write(cache: Cache, compiled: Compiled, out: Path, now: int) -> output.Writt
     return written
 
 
-def _taken(note: Note, out: Path) -> dict[str, dict[str, bytes]]:
+def _taken(note: Note, out: Path) -> list[dict[str, bytes]]:
     """Return the stamps of what an output has by now, nothing for a directory that is none."""
     try:
         with output.opened(out) as root:
             return note.take(root)
     except (output.OutputError, OSError):
-        return {}
+        return []

@@ -1,13 +1,15 @@
 """What is noted of an output, so that most of its hosts need not be read to know that they are right.
 
-    step output              JSON: digests of the inventory, the manifest and the unsettled hosts' files
-    step hosts KIND          the hosts' names, one to a line
-    step stamps KIND FILE    the stamps of each such host's file, or of its folder, "", in that order
+    step output                     JSON: digests of the inventory, the manifest and the unsettled hosts' files
+    step hosts KIND NUMBER          the names of a block of hosts, one to a line
+    step stamps KIND NUMBER FILE    the stamps of each such host's file, or of its folder, "", in that order
 
 A host is right when its folder and files have the stamps that were noted. They are noted before a run reads
 the files, or leaves them as it trusts them to be, and only if they were settled by then; so any change since
 has changed them. An unsettled host, as is every one that was just written, has the digests of its files noted
 instead, and is read once more.
+
+Hosts that stand next to each other make a block, which a process looks at, and a run writes anew, as a whole.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 
 from tidegate_compiler.cache import Cache
 from tidegate_compiler.output import MANIFEST_MAX_BYTES
@@ -24,9 +28,10 @@ from tidegate_compiler.render import MANIFEST
 from tidegate_compiler.stamps import Stamps
 from tidegate_schema.bundle import FILE_MAX_BYTES
 
-OUTPUT, _HOSTS, _STAMPS = "step output", "step hosts ", "step stamps "
+OUTPUT, _HOSTS, _STAMPS = "step output", "step hosts", "step stamps"
 MOST_UNSETTLED = 1000
 """Hosts: of an output that was just written, none is noted."""
+PER_BLOCK = 1024  # hosts
 _MOST_BYTES = max(MANIFEST_MAX_BYTES, *FILE_MAX_BYTES.values())
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -34,82 +39,128 @@ Digests = Mapping[str, str]
 """The SHA-256 of a host's files, by name."""
 
 
+class DamagedError(LookupError):
+    """What a cache had of a note is not there any more."""
+
+
+@dataclass
+class Block:
+    """Some hosts of one kind: `names`, and `stamps` of a file of each by its name, of its folder by "".
+
+    What `cache` has of it under `key`, "KIND NUMBER", is read when somebody asks. `is_new` tells that there is
+    more to it than that. The stamps of an unsettled host are all zero.
+    """
+
+    kind: str
+    files: Sequence[str]
+    key: str = ""
+    cache: Cache | None = None
+    is_new: bool = False
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Return the names of the hosts; DamagedError."""
+        listed = self._entry(f"{_HOSTS} {self.key}")
+        if listed is None:
+            raise DamagedError(self.key)
+        return listed.decode("ascii").split("\n") if listed else []
+
+    @cached_property
+    def stamps(self) -> dict[str, Stamps]:
+        """Return the stamps, all zero where they are damaged, as if nobody knew these hosts; DamagedError."""
+        found = {file: self._entry(f"{_STAMPS} {self.key} {file}") for file in ("", *self.files)}
+        return {
+            file: Stamps.nothing(len(self.names)) if data is None else Stamps.read(data)
+            for file, data in found.items()
+        }
+
+    def _entry(self, key: str) -> bytes | None:
+        return None if self.cache is None else self.cache.get(key)
+
+
 @dataclass
 class Note:
     """What is noted of one output.
 
-    `inventory` and `manifest` are digests, `files` are the names of the files that each host of a kind has. The
-    stamps of an unsettled host are all zero.
+    `files` are the names of the files that each host of a kind has, `inventory` and `manifest` are digests.
     """
 
-    names: dict[str, list[str]]
-    files: dict[str, list[str]]
+    files: Mapping[str, Sequence[str]]
+    blocks: dict[str, list[Block]]
     inventory: str = ""
     manifest: str = ""
-    stamps: dict[str, dict[str, Stamps]] = field(default_factory=dict)
     unsettled: dict[str, Digests] = field(default_factory=dict)
 
-    def take(self, root: int) -> dict[str, dict[str, bytes]]:
-        """Return the stamps of what an opened output has before a run, for `begin`; nothing where a kind is missing."""
-        found = {kind: _stamps(root, kind, names, self.files[kind]) for kind, names in self.names.items()}
-        return {
-            kind: {file: stamps.data() for file, stamps in of.items()} for kind, of in found.items() if of
-        }
+    @classmethod
+    def of(cls, hosts: Mapping[str, Sequence[str]], files: Mapping[str, Sequence[str]]) -> Note:
+        """Return one of these hosts, by kind, of which no stamps are known."""
+        note = cls(files, {kind: [] for kind in hosts})
+        for kind, names in hosts.items():
+            for first in range(0, len(names), PER_BLOCK):
+                note._new_block(kind, names[first : first + PER_BLOCK])
+        return note
 
-    def begin(self, taken: Mapping[str, Mapping[str, bytes]]) -> bool:
-        """Note what `take` has returned, if it is there of each kind."""
-        self.stamps = {
-            kind: {file: Stamps.read(data) for file, data in of.items()} for kind, of in taken.items()
-        }
-        return self.stamps.keys() == self.names.keys()
+    def names(self, kind: str) -> list[str]:
+        """Return the hosts of a kind; DamagedError."""
+        return list(chain.from_iterable(block.names for block in self.blocks[kind]))
+
+    def every(self) -> list[Block]:
+        """Return all blocks."""
+        return list(chain.from_iterable(self.blocks.values()))
+
+    def take(self, root: int) -> list[dict[str, bytes]]:
+        """Return the stamps of what an opened output has before a run, for `begin`: less where a folder is missing."""
+        found = (_stamps(root, block.kind, block.names, self.files[block.kind]) for block in self.every())
+        return [{file: stamps.data() for file, stamps in of.items()} for of in found if of]
+
+    def begin(self, taken: Sequence[Mapping[str, bytes]]) -> bool:
+        """Note what `take` has returned, if it is there of all blocks."""
+        blocks = self.every()
+        if len(taken) != len(blocks):
+            return False
+        for block, of in zip(blocks, taken, strict=True):
+            block.stamps = {file: Stamps.read(data) for file, data in of.items()}
+        return True
 
     @classmethod
     def read(cls, cache: Cache) -> Note | None:
-        """Return what a cache has, or None."""
+        """Return what a cache has, or None. The hosts themselves are read as somebody asks for them."""
         data = cache.get(OUTPUT)
         if data is None:
             return None
-        inventory, manifest, files, unsettled = json.loads(data)
-        names: dict[str, list[str]] = {}
-        stamps: dict[str, dict[str, Stamps]] = {}
-        for kind in files:
-            listed = cache.get(_HOSTS + kind)
-            found = {file: cache.get(f"{_STAMPS}{kind} {file}") for file in ("", *files[kind])}
-            if listed is None:
-                return None
-            names[kind] = listed.decode("ascii").split("\n") if listed else []
-            stamps[kind] = {file: Stamps.read(one) for file, one in found.items() if one is not None}
-            if len(stamps[kind]) != len(found):
-                return None
-        return cls(names, files, inventory, manifest, stamps, unsettled)
+        inventory, manifest, files, unsettled, counts = json.loads(data)
+        blocks = {
+            kind: [Block(kind, files[kind], f"{kind} {number}", cache) for number in range(count)]
+            for kind, count in counts.items()
+        }
+        return cls(files, blocks, inventory, manifest, unsettled)
 
     def write(self, cache: Cache) -> None:
-        """Keep it."""
-        told = [self.inventory, self.manifest, self.files, self.unsettled]
+        """Keep it; the blocks that are as they were read stay where they are."""
+        counts = {kind: len(blocks) for kind, blocks in self.blocks.items()}
+        told = [self.inventory, self.manifest, self.files, self.unsettled, counts]
         cache.put(OUTPUT, json.dumps(told).encode("ascii"))
-        for kind, names in self.names.items():
-            cache.put(_HOSTS + kind, "\n".join(names).encode("ascii"))
-            for file, stamps in self.stamps[kind].items():
-                cache.put(f"{_STAMPS}{kind} {file}", stamps.data())
+        for kind, blocks in self.blocks.items():
+            for number, block in enumerate(blocks):
+                if block.is_new:
+                    cache.put(f"{_HOSTS} {kind} {number}", "\n".join(block.names).encode("ascii"))
+                    for file, stamps in block.stamps.items():
+                        cache.put(f"{_STAMPS} {kind} {number} {file}", stamps.data())
 
     def is_of(self, root: int) -> bool:
         """Tell whether an opened output has the manifest that was noted, and a folder of each kind, be it empty."""
         return _digest(root, MANIFEST) == self.manifest and all(
-            _stamps(root, kind, (), ()) is not None for kind in self.names
+            _stamps(root, kind, (), ()) is not None for kind in self.blocks
         )
 
-    def doubtful(self, root: int, begin: float = 0, end: float = 1) -> list[str]:
-        """Return those hosts between two shares of each kind, "kind/name", that somebody may have touched."""
-        found = []
-        for kind, every in self.names.items():
-            cut = slice(round(begin * len(every)), round(end * len(every)))
-            names = every[cut]
-            stamps = _stamps(root, kind, names, self.files[kind])
-            touched = set(range(len(names))) if stamps is None else set()
-            for file, now in (stamps or {}).items():
-                touched |= self.stamps[kind][file].cut(cut).differing(now)
-            found += [f"{kind}/{names[position]}" for position in touched]
-        return [host for host in found if not self._is_as_noted(root, host)]
+    def doubtful(self, root: int, block: Block) -> list[str]:
+        """Return those hosts of a block, "kind/name", that somebody may have touched."""
+        stamps = _stamps(root, block.kind, block.names, self.files[block.kind])
+        touched = set(range(len(block.names))) if stamps is None else set()
+        for file, now in (stamps or {}).items():
+            touched |= block.stamps[file].differing(now)
+        hosts = (f"{block.kind}/{block.names[position]}" for position in touched)
+        return [host for host in hosts if not self._is_as_noted(root, host)]
 
     def finish(self, inventory: str, files: Mapping[str, bytes], changed: Iterable[str], now: int) -> bool:
         """Say of what inventory the output is by now; False when too much is unsettled to be noted.
@@ -118,17 +169,17 @@ class Note:
         the run, in nanoseconds of Unix time.
         """
         unsettled = {path.rpartition("/")[0] for path in changed}
-        for kind, names in self.names.items():
-            for stamps in self.stamps[kind].values():
-                unsettled.update(f"{kind}/{names[position]}" for position in stamps.unsettled(now))
+        for block in self.every():
+            for stamps in block.stamps.values():
+                unsettled.update(f"{block.kind}/{block.names[place]}" for place in stamps.unsettled(now))
         unsettled.discard("")
         self.inventory, self.manifest = inventory, sha256(files[MANIFEST]).hexdigest()
         if len(unsettled) > MOST_UNSETTLED:
             return False
-        positions = self._positions(unsettled)
+        places = self._places(unsettled)
         for host in unsettled:
             own = {file: files[f"{host}/{file}"] for file in self.files[host.partition("/")[0]]}
-            self._unsettle(host, positions[host], own)
+            self._unsettle(host, places[host], own)
         return True
 
     def step(
@@ -144,40 +195,63 @@ class Note:
         `settled` are the stamps of unsettled hosts that were settled before, whatever was written since.
         """
         self.inventory, self.manifest = inventory, sha256(manifest).hexdigest()
-        positions = self._positions({*settled, *written, *removed})
+        places = self._places({*settled, *written, *removed})
         for host, found in settled.items():
+            block, position = places[host]
             for file, stamps in found.items():
-                self.stamps[host.partition("/")[0]][file].replace(positions[host], stamps, 0)
+                block.stamps[file].replace(position, stamps, 0)
+            block.is_new = True
             self.unsettled.pop(host, None)
         for host, files in written.items():
-            kind, _, name = host.partition("/")
-            if host not in positions:
-                positions[host] = len(self.names[kind])
-                self.names[kind].append(name)
-            self._unsettle(host, positions[host], files)
+            self._unsettle(host, places.get(host) or self._add(host), files)
         for host in sorted(
-            removed, key=positions.__getitem__, reverse=True
-        ):  # the last one moves none of these
-            kind = host.partition("/")[0]
-            del self.names[kind][positions[host]]
-            for stamps in self.stamps[kind].values():
-                stamps.remove(positions[host])
+            removed, key=lambda host: places[host][1], reverse=True
+        ):  # the last moves none of these
+            block, position = places[host]
+            for stamps in block.stamps.values():
+                stamps.remove(position)
+            del block.names[position]
+            block.is_new = True
             self.unsettled.pop(host, None)
 
-    def _positions(self, hosts: Set[str]) -> dict[str, int]:
+    def _places(self, hosts: Set[str]) -> dict[str, tuple[Block, int]]:
         """Return where those of some hosts stand that there are, "kind/name".
 
         Of a thousand among many, a search for each would cost more than a whole run.
         """
-        found: dict[str, int] = {}
-        for kind, names in self.names.items():
+        found: dict[str, tuple[Block, int]] = {}
+        for kind, blocks in self.blocks.items():
             wanted = {name for of, _, name in (host.partition("/") for host in hosts) if of == kind}
-            found |= {f"{kind}/{name}": place for place, name in enumerate(names) if name in wanted}
+            for block in blocks if wanted else ():
+                if not wanted.isdisjoint(block.names):
+                    found |= {
+                        f"{kind}/{name}": (block, place)
+                        for place, name in enumerate(block.names)
+                        if name in wanted
+                    }
         return found
 
-    def _unsettle(self, host: str, position: int, files: Mapping[str, bytes]) -> None:
-        for stamps in self.stamps[host.partition("/")[0]].values():
+    def _add(self, host: str) -> tuple[Block, int]:
+        """Give a new host a place behind all others of its kind; return it."""
+        kind, _, name = host.partition("/")
+        blocks = self.blocks[kind]
+        if not blocks or len(blocks[-1].names) >= PER_BLOCK:
+            self._new_block(kind, [])
+        block = blocks[-1]
+        block.names.append(name)
+        return block, len(block.names) - 1
+
+    def _new_block(self, kind: str, names: Sequence[str]) -> None:
+        """Add a block of hosts whose stamps nobody knows."""
+        block = Block(kind, self.files[kind], is_new=True)
+        block.names = list(names)
+        self.blocks[kind].append(block)
+
+    def _unsettle(self, host: str, place: tuple[Block, int], files: Mapping[str, bytes]) -> None:
+        block, position = place
+        for stamps in block.stamps.values():
             stamps.replace(position, Stamps.NOTHING, 0)
+        block.is_new = True
         self.unsettled[host] = {file: sha256(data).hexdigest() for file, data in files.items()}
 
     def settled(self, root: int, now: int) -> dict[str, dict[str, Stamps]]:

@@ -137,26 +137,33 @@ def remember(
         {name: fleet.reaching(name) for name in inventory.gateways},
     )
     cache.forget(filter(_is_ours, cache.there))
-    _write(cache, record)
-    cache.put(TAKEN, Checksums(claims(inventory.client_rows)).data())
-    cache.put(
-        REFERRED, Checksums(map(name_sum, _referred(inventory, chain.from_iterable(selections)))).data()
+    referred = _referred(inventory, chain.from_iterable(selections))
+    cache.put_all(
+        {
+            INVENTORY: _written(record),
+            TAKEN: Checksums(claims(inventory.client_rows)).data(),
+            REFERRED: Checksums(map(name_sum, referred)).data(),
+            **_lists(by_list),
+        }
     )
-    _write_lists(cache, by_list)
 
 
-def follow(cache: Cache, record: Record, part: Part) -> None:
-    """Keep the inventory that a part is of instead of the one that it has been made from."""
+def entries(cache: Cache, record: Record, part: Part) -> dict[str, bytes]:
+    """Return what is to be kept of the inventory that a part is of, where it differs from what is kept now."""
     taken = checksums(cache, TAKEN)
     assert taken is not None
+    taken.change(claims(part.step.before), claims(part.step.after))
+    after = replace(record, files=part.digests, clients=part.others + len(part.fleet.clients))
+    return {TAKEN: taken.data(), INVENTORY: _written(after), **_lists(_by_list(part.fleet.inventory))}
+
+
+def follow(cache: Cache, part: Part, entries: Mapping[str, bytes]) -> None:
+    """Keep the inventory that a part is of, and `entries`, instead of the one that it has been made from."""
     lists = {key for key in cache.there if key.startswith(OF) and not part.gateways.isdisjoint(_list(key))}
     files = _of_files(part.digests)
     cache.use(cache.there)
     cache.forget({key for key in cache.there if key in lists or not (_is_ours(key) or key in files)})
-    taken.change(claims(part.step.before), claims(part.step.after))
-    cache.put(TAKEN, taken.data())
-    _write_lists(cache, _by_list(part.fleet.inventory))
-    _write(cache, replace(record, files=part.digests, clients=part.others + len(part.fleet.clients)))
+    cache.put_all(entries)
 
 
 def retain(cache: Cache) -> None:
@@ -183,9 +190,8 @@ def _by_list(inventory: Inventory) -> dict[tuple[str, ...], dict[str, ClientRow]
     return found
 
 
-def _write_lists(cache: Cache, by_list: Mapping[tuple[str, ...], Mapping[str, ClientRow]]) -> None:
-    for gateways, rows in by_list.items():
-        cache.put(OF + " ".join(gateways), cachedrows.encode("clients", rows))
+def _lists(by_list: Mapping[tuple[str, ...], Mapping[str, ClientRow]]) -> dict[str, bytes]:
+    return {OF + " ".join(gateways): cachedrows.encode("clients", rows) for gateways, rows in by_list.items()}
 
 
 def _list(key: str) -> list[str]:
@@ -198,8 +204,8 @@ def _referred(inventory: Inventory, sources: Iterable[From]) -> set[str]:
     return {one.name for one in every if one.kind == "client"}.union(*members)
 
 
-def _write(cache: Cache, record: Record) -> None:
-    """Keep the record itself."""
+def _written(record: Record) -> bytes:
+    """Return the record as `read` finds it."""
     told = [
         record.files,
         [
@@ -211,7 +217,7 @@ def _write(cache: Cache, record: Record) -> None:
         record.groups,
         record.reaching,
     ]
-    cache.put(INVENTORY, json.dumps(told).encode("ascii"))
+    return json.dumps(told).encode("ascii")
 
 
 def read(cache: Cache) -> Record | None:

@@ -7,7 +7,7 @@ import json
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,111 @@ def test_what_is_corrupt_or_foreign_is_passed_over(
     assert parsed
 
 
+ENTRIES = {f"step {number}": bytes([number]) * 100 for number in range(100)}
+
+
+def keep(directory: Path, entries: dict[str, bytes], gone: Collection[str] = ()) -> None:
+    """Let a run keep all that there is but for what goes, and these entries."""
+    cache = Cache(directory)
+    cache.use(cache.there)
+    cache.forget(gone)
+    for key, data in entries.items():
+        cache.put(key, data)
+    cache.save()
+
+
+def kept(directory: Path) -> dict[str, bytes | None]:
+    cache = Cache(directory)
+    return {key: cache.get(key) for key in cache.there}
+
+
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory of a cache that is not written anew where little changes."""
+    monkeypatch.setattr(caching, "LARGE", 10_000)
+    keep(tmp_path / "cache", ENTRIES)
+    return tmp_path / "cache"
+
+
+def test_a_small_change_leaves_the_rows_as_they_are(large: Path) -> None:
+    rows = (large / "rows").read_bytes()
+    keep(large, {"step 1": b"other", "step new": b"new"}, ["step 2"])
+    assert kept(large) == {key: data for key, data in ENTRIES.items() if key != "step 2"} | {
+        "step 1": b"other",
+        "step new": b"new",
+    }
+    keep(large, {"step 2": b"again"}, ["step new", "step 1"])
+    assert kept(large) == {key: data for key, data in ENTRIES.items() if key != "step 1"} | {
+        "step 2": b"again"
+    }
+    assert (large / "rows").read_bytes() == rows
+    assert "step new" not in table(large / "changes")
+
+
+@pytest.mark.parametrize("change", [(26, 0), (1, 26), (13, 13)])
+def test_a_large_change_is_written_with_the_rows(large: Path, change: tuple[int, int]) -> None:
+    keep(large, {"step 99": b""})
+    assert (large / "changes").exists()
+    new, gone = (
+        {f"step {n}": b"x" * 100 for n in range(change[0])},
+        [f"step {98 - n}" for n in range(change[1])],
+    )
+    keep(large, new, gone)
+    assert not (large / "changes").exists()
+    assert kept(large) == {
+        key: data for key, data in (ENTRIES | new | {"step 99": b""}).items() if key not in gone
+    }
+
+
+def test_of_little_all_is_written_each_time(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "LARGE", 10_001)
+    keep(large, {"step 1": b"other"})
+    assert not (large / "changes").exists()
+
+
+def _of_other_rows(path: Path) -> None:
+    """Of the same user and version, and with entries of the same names."""
+    other = path.parents[1] / "other"
+    keep(other, ENTRIES | {"step 7": b"x" * 100})
+    keep(other, {"step 1": b"other"})
+    (other / "changes").rename(path)
+
+
+def _the_rows_again(path: Path) -> None:
+    path.write_bytes((path.parent / "rows").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(_cut, _flip, _of_another_version, _writable_by_others, _a_link, _a_fifo, _of_another_user),
+        *(_of_other_rows, _the_rows_again),
+    ],
+)
+def test_changes_that_are_corrupt_or_foreign_are_passed_over(
+    large: Path, spoil: Callable[[Path], None]
+) -> None:
+    keep(large, {"step 1": b"other", "step new": b"new" * 100}, ["step 2"])
+    assert kept(large) != ENTRIES
+    spoil(large / "changes")
+    assert kept(large) == ENTRIES
+    keep(large, {"step 1": b"other"})
+    assert kept(large) == ENTRIES | {"step 1": b"other"}
+
+
+def test_changes_without_their_rows_are_nothing(large: Path) -> None:
+    keep(large, {"step 1": b"other"})
+    (large / "changes").rename(large / "rows")
+    assert kept(large) == {}
+
+
+def test_an_entry_of_changes_that_is_damaged_is_not_there(large: Path) -> None:
+    keep(large, {"step 1": b"other"})
+    data = (large / "changes").read_bytes()
+    (large / "changes").write_bytes(data.replace(b"other", b"ether"))
+    assert kept(large) == ENTRIES | {"step 1": None}
+
+
 def test_one_of_another_version_that_says_it_is_of_this_one_is_passed_over(
     tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,11 +297,12 @@ def test_one_of_other_code_of_the_same_version_is_passed_over(
     tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a working copy, which has a version of its own only when it is released."""
-    for place in caching._CODE:
-        assert (place / "__init__.py").is_file()
+    for place, name in zip(caching._CODE, ["__init__.py"] * 4 + ["clients.schema.json"], strict=True):
+        assert name.endswith(place[1])
+        assert (place[0] / name).is_file()
     (tmp_path / "code").mkdir()
     (tmp_path / "code/module.py").write_text("one")
-    monkeypatch.setattr(caching, "_CODE", (tmp_path / "code",))
+    monkeypatch.setattr(caching, "_CODE", ((tmp_path / "code", ".py"),))
     compiled(tmp_path / "cache")
     (tmp_path / "code/module.py").write_text("another")
     parsed.clear()
@@ -361,7 +467,7 @@ def test_publish_and_verify_never_read_one() -> None:
         if "compiler.cache import" in p.read_text()
     }
     steps = {f"stepwise/{name}.py" for name in ("changes", "notes", "part", "parts", "record", "step")}
-    assert users == {"cli.py", "load.py", "options.py", "pipeline.py", "plan/cli.py", *steps}
+    assert users == {"compilecli.py", "load.py", "options.py", "pipeline.py", "plan/cli.py", *steps}
     for command in ("publish", "verify"):
         assert run([command, "--cache", "x"]) == 64
 

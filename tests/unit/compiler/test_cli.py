@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import compilerkit
+from tidegate_compiler import files
 from tidegate_schema.cli import EXIT_USAGE, run
 
 EXAMPLE = str(compilerkit.ROOT / "inventory")
@@ -358,3 +359,18 @@ def test_a_closed_stream_changes_no_exit_status(tmp_path: Path, closed: str) -> 
     )
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("size", [0, 3, 10, 99])
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+
+    def content() -> bytes:
+        with (tmp_path / "file").open("rb") as file:
+            return files._content(file.fileno(), size)
+
+    assert content() == b"0123456789"
+    monkeypatch.setattr(files, "FILE_MAX_BYTES", 6)  # and one byte more tells that it is too large
+    assert content() == b"0123456"

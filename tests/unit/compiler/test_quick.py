@@ -20,6 +20,7 @@ FILES = [
     if path.parent.name in quick.KINDS
 ]
 GOOD = [
+    ("overlay", "# ours\noverlay:\n  fleet: 'small'\n  prefixes: [10.64.0.0/16, \"fd64::/48\"]\n"),
     ("groups", "a: {members: [b, c]}\nd:\n  members:\n    - b\n    - 'c'\n  expires: {b: 2027-01-31}\n"),
     (
         "policies",
@@ -164,8 +165,10 @@ def test_what_is_wrong_or_in_doubt_is_left_to_the_careful_path(text: str) -> Non
     assert quick.read("groups", text) is None
 
 
-def test_only_files_of_objects_take_the_fast_path() -> None:
-    assert quick.read("overlay", "overlay: {prefixes: [10.64.0.0/16]}\n") is None
+def test_all_but_tests_take_the_fast_path() -> None:
+    assert quick.read("overlay", "overlay: {prefixes: [10.64.0.0/16]}\n") == {
+        "overlay": {"prefixes": ["10.64.0.0/16"]}
+    }
     assert quick.read("tests", "[]\n") is None
 
 

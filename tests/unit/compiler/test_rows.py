@@ -363,6 +363,44 @@ def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert children() == set()
 
 
+@pytest.mark.parametrize("count", [0, 1, 255, 1000])
+@pytest.mark.parametrize("is_large", [False, True])
+def test_shared_work_is_done_once_by_either(
+    count: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+
+    def work(one: int) -> tuple[int, int]:
+        time.sleep(0.0001)
+        return one, os.getpid()
+
+    before = {path.name for path in Path("/proc/self/fd").iterdir()}
+    with parallel.shared(work, range(count), is_large) as found:
+        time.sleep(0.001 if is_large else 0)
+        done = found()
+    assert sorted(one for one, _ in done) == list(range(count))
+    assert len({process for _, process in done}) == min(count, 1 + (is_large and count > 1))
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
+    assert children() == set()
+
+
+def test_shared_work_of_a_process_that_ends_early_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    mine = os.getpid()
+
+    def work(one: int) -> int:
+        if os.getpid() != mine and one == 3:
+            os.kill(os.getpid(), 9)
+        return one
+
+    with parallel.shared(work, range(50), True) as found:
+        time.sleep(0.1)
+        assert sorted(found()) == list(range(50))
+    with pytest.raises(ValueError, match="in between"), parallel.shared(work, range(50), True):
+        raise ValueError("in between")
+    assert children() == set()
+
+
 @pytest.mark.parametrize(("cores", "may_again"), [({0, 1}, False), ({0, 1, 2}, True)])
 def test_no_more_processes_than_cores(
     cores: set[int], may_again: bool, monkeypatch: pytest.MonkeyPatch
@@ -474,6 +512,8 @@ def test_where_the_system_refuses_a_second_process_one_does_it(
     assert parallel.each(lambda one: one * one, list(range(50)), lambda one: 1, "x") == [
         one * one for one in range(50)
     ]
+    with parallel.shared(lambda one: one * one, range(50), True) as found:
+        assert sorted(found()) == [one * one for one in range(50)]
     assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
 
 

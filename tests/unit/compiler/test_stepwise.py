@@ -10,6 +10,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -19,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from tidegate_compiler import stamps, stepwise
+from tidegate_compiler import cache as caching
+from tidegate_compiler import parallel, stamps
 from tidegate_compiler.cache import Cache
 from tidegate_compiler.stamps import Stamps
-from tidegate_compiler.stepwise import notes
+from tidegate_compiler.stepwise import changes, notes, parts
 from tidegate_schema.cli import run
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -305,7 +308,7 @@ def settle() -> None:
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Hold of each run with a cache whether it was made in steps."""
     found: list[bool] = []
-    both, change = stepwise.both, stepwise.change
+    both, change = parts.both, changes.change
 
     def noted_both(*args: Any) -> Any:
         made = both(*args)
@@ -318,8 +321,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             found.append(made is not None)
             yield made
 
-    monkeypatch.setattr(stepwise, "both", noted_both)
-    monkeypatch.setattr(stepwise, "change", noted_change)
+    monkeypatch.setattr(parts, "both", noted_both)
+    monkeypatch.setattr(changes, "change", noted_change)
     return found
 
 
@@ -470,9 +473,10 @@ def tamper(place: Path, seed: int) -> None:
 
 def spoil(cache: Path, chance: random.Random) -> None:
     """Do to a cache what makes it one that is passed over, in part or as a whole."""
-    rows = cache / "rows"
-    if not rows.is_file():
+    files = sorted(cache.glob("*"))
+    if not files:
         return
+    rows = chance.choice(files)
     data = bytearray(rows.read_bytes())
     match chance.randrange(4):
         case 0:
@@ -502,6 +506,11 @@ def test_an_output_in_steps_is_the_output(
 ) -> None:
     universe = Universe(seed)
     chance = random.Random(seed)
+    if seed % 3:  # what counts in a large fleet alone
+        monkeypatch.setattr(notes, "PER_BLOCK", 3)
+        monkeypatch.setattr(caching, "LARGE", 0)
+        monkeypatch.setattr(changes, "_MANY", 0)
+        monkeypatch.setattr(parallel, "_may_fork", lambda: True)
     inventory, cache = tmp_path / "inv", tmp_path / "cache"
     places = [tmp_path / "whole", tmp_path / "steps"]
     for place in places:
@@ -821,6 +830,26 @@ def test_a_whole_run_that_writes_little_is_stepped_from(
     assert steps[-2:] == [False, True]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("step output", "step hosts client 0", "step hosts gateway 0"),
+        *("step stamps client 0 ", "step stamps client 0 wg0.conf", "step stamps gateway 0 policy.json"),
+    ],
+)
+def test_a_note_that_is_damaged_is_not_stepped_from(
+    told: Run, settled: tuple[Path, Path, Path], steps: list[bool], key: str
+) -> None:
+    inventory, out, cache = settled
+    head, line, entries = (cache / "rows").read_bytes().split(b"\n", 2)
+    offset, length, _ = json.loads(line)[key]
+    spoilt = bytearray(entries)
+    spoilt[offset + length // 2] ^= 1
+    (cache / "rows").write_bytes(b"\n".join([head, line, spoilt]))
+    assert told("compile", inventory, "--out", out, "--cache", cache)[0] == 0
+    assert not steps[-1]
+
+
 def test_an_output_of_another_inventory_is_not_stepped_from(
     tmp_path: Path, told: Run, settled: tuple[Path, Path, Path], steps: list[bool]
 ) -> None:
@@ -954,19 +983,53 @@ def test_many_hosts_among_many_are_noted_each_at_its_place() -> None:
     """As many as a step may change, of a large fleet."""
     names = [f"laptop-{number:06}" for number in range(10_000)]
     first, last = names[0], names[-notes.MOST_UNSETTLED :]
-    one_of_each = Stamps([array(column.typecode, range(10_000)) for column in Stamps()._columns])
-    kept_stamps = {file: one_of_each.cut(slice(None)) for file in ("", "wg0.conf")}
-    note = notes.Note({"client": names[:]}, {"client": ["wg0.conf"]}, stamps={"client": kept_stamps})
+    note = notes.Note.of({"client": names}, {"client": ["wg0.conf"]})
+    for block in note.every():
+        columns = [array(column.typecode, range(len(block.names))) for column in Stamps()._columns]
+        block.stamps = {file: Stamps([column[:] for column in columns]) for file in ("", "wg0.conf")}
+        block.is_new = False
     note.step(
         "", b"", {f"client/{name}": {"wg0.conf": b""} for name in [*last, "new"]}, {f"client/{first}"}, {}
     )
-    assert note.names == {"client": [*names[1:], "new"]}
+    assert note.names("client") == [*names[1:], "new"]
     assert note.unsettled.keys() == {f"client/{name}" for name in [*last, "new"]}
-    for found in kept_stamps.values():
-        assert [list(column)[-2:] for column in found._columns] == [[0, 0]] * 6
-        kept = len(names) - 1 - len(last)
-        assert all(list(column)[:kept] == list(range(1, kept + 1)) for column in found._columns)
-        assert {len(column) for column in found._columns} == {len(names)}
+    blocks = note.every()
+    assert [block.is_new for block in blocks] == [True, *[False] * 7, True, True]
+    for number, block in enumerate(blocks):
+        for found in block.stamps.values():
+            for position, name in enumerate(block.names):
+                was = 0 if name in last or name == "new" else int(name[7:]) - notes.PER_BLOCK * number
+                assert {column[position] for column in found._columns} == {was}
+            assert {len(column) for column in found._columns} == {len(block.names)}
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a new process has imported after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_a_look_at_the_output_begins_before_an_inventory_can_be_read() -> None:
+    """What reads one takes as long to import as a look at a third of a large output."""
+    found = modules_after("import tidegate_compiler.compilecli, tidegate_compiler.cache")
+    assert "tidegate_compiler.stepwise.notes" in found
+    assert found.isdisjoint({f"tidegate_compiler.{name}" for name in ("load", "model", "fields", "pipeline")})
+    assert found.isdisjoint({"jinja2", "jsonschema_rs", "ruamel.yaml", "yaml12", "importlib.resources"})
+
+
+def test_a_step_does_without_the_careful_reader(told: Run, settled: tuple[Path, Path, Path]) -> None:
+    inventory, out, cache = settled
+    write(inventory, {"clients/c.yaml": one("carol", 4, "gw20")})
+    command = ["compile", str(inventory), "--out", str(out), "--cache", str(cache), "--json"]
+    found = modules_after(f"from tidegate_schema.cli import run\nrun({command})")
+    assert "tidegate_compiler.stepwise.parts" in found
+    assert "ruamel.yaml" not in found
+    assert json.loads(told(*command)[1])["changed"] == []
 
 
 def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
@@ -988,6 +1051,16 @@ def test_stamps_are_what_lstat_says(tmp_path: Path) -> None:
         ]
         assert told == [found.st_ino, found.st_size, *times]
     assert Stamps.read(taken.data()).differing(taken) == {2}
+
+
+def test_stamps_of_many_paths_are_each_its_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    root = os.open(tmp_path, os.O_RDONLY)
+    one = Stamps.take(root, [b"file"])
+    taken = Stamps.take(root, [*[b"file"] * 700, *[b"nothing"] * 700, b"file"])
+    os.close(root)
+    for column, (mine,) in zip(taken._columns, one._columns, strict=True):
+        assert list(column) == [*[mine] * 700, *[0] * 700, mine]
 
 
 @pytest.mark.parametrize(
