@@ -123,16 +123,32 @@ class Grant:
         ) and (self.selected is other.selected or clients_cover(self.clients, other.clients))
 
 
-def grants(inventory: Inventory) -> tuple[Grant, ...]:
-    """Return every policy's grant, in order of policy names; unknown references are passed over."""
+def grants(
+    inventory: Inventory, like: Inventory | None = None, of_like: Iterable[Grant] = ()
+) -> tuple[Grant, ...]:
+    """Return every policy's grant, in order of policy names; unknown references are passed over.
+
+    Destinations that follow from the very same objects in `like`, whose grants are `of_like`, are the same value.
+    """
     known: dict[tuple[frozenset[From], Window], Selected] = {}
+    others = {grant.policy: grant.destinations for grant in of_like}
     found = []
     for policy in inventory.policies.values():
         asked = (frozenset(source.value for source in policy.sources), policy.window)
         if asked not in known:
             known[asked] = Selected(*asked, inventory)
-        found.append(Grant(policy.name, policy.action, known[asked], _destinations(policy, inventory)))
+        shared = others.get(policy.name) if like and _is_same(policy, inventory, like) else None
+        destinations = _destinations(policy, inventory) if shared is None else shared
+        found.append(Grant(policy.name, policy.action, known[asked], destinations))
     return tuple(found)
+
+
+def _is_same(policy: Policy, inventory: Inventory, like: Inventory) -> bool:
+    """Tell whether a policy and its resources are the very same objects in both inventories."""
+    return like.policies.get(policy.name) is policy and all(
+        inventory.resources.get(to.value.resource) is like.resources.get(to.value.resource)
+        for to in policy.destinations
+    )
 
 
 def _destinations(policy: Policy, inventory: Inventory) -> dict[Network, Ports]:

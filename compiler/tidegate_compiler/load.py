@@ -76,23 +76,21 @@ def load(
     The files that `careful` names are read with every position, whatever is in them. `like` are documents of another
     inventory: a file that is there with the same bytes is not parsed again, nor is one whose content is in `cache`.
     """
-    kept = {d.file: d for d in like if isinstance(d, Document) and d.data and d.data == files.get(d.file)}
-    known = {
-        d.file: d.content
+    kept = {
+        d.file: d
         for d in like
-        if isinstance(d, QuickDocument) and d.file not in careful and d.data == files.get(d.file)
+        if d.data and d.data == files.get(d.file) and not (isinstance(d, QuickDocument) and d.file in careful)
     }
+    known: dict[str, Any] = {}
     documents: list[Document | QuickDocument] = []
     problems: list[Diagnostic] = []
     quickly = [
-        file
-        for file in files
-        if file not in careful and file not in known and file not in kept and _kind(file) in quick.KINDS
+        file for file in files if file not in careful and file not in kept and _kind(file) in quick.KINDS
     ]
     if cache is not None:
         digests = {file: sha256(files[file]).hexdigest() for file in quickly}
         kept_content = {file: cache.content(_kind(file), digest) for file, digest in digests.items()}
-        known |= {file: found for file, found in kept_content.items() if found is not None}
+        known = {file: found for file, found in kept_content.items() if found is not None}
         quickly = [file for file in quickly if file not in known]
     parsed = parallel.each(
         lambda file: _quickly(file, files[file]), quickly, lambda file: len(files[file]), "loading"

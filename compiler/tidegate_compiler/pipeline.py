@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tidegate_compiler import files, output, parallel
+from tidegate_compiler import files, output
 from tidegate_compiler.check import Checked, Reading, check, known
+from tidegate_compiler.check.step import is_as_right
 from tidegate_compiler.collector import without_collector as without_collector
 from tidegate_compiler.diagnostics import Diagnostic
 from tidegate_compiler.load import Documents, load
@@ -74,12 +75,14 @@ def _judged(
     careful: Collection[str] = (),
     like: Documents = (),
     cache: Cache | None = None,
+    known: Reading | None = None,
 ) -> tuple[Documents, Checked]:
     with without_collector():
-        documents, problems = load(content, careful, like, cache)
+        documents, problems = load(content, careful, known.documents if known else like, cache)
+        reading = Reading.of(documents, known)
         while True:
             stage("checking")
-            checked = check(documents, [*unreadable, *problems], content, at)
+            checked = check(documents, [*unreadable, *problems], content, at, reading=reading)
             if not checked.rough:
                 return documents, checked
             again, more = load({file: content[file] for file in checked.rough}, checked.rough)
@@ -89,6 +92,7 @@ def _judged(
                 exact.get(d.file, d) for d in documents if d.file in exact or d.file not in checked.rough
             )
             problems = [*problems, *more]
+            reading = Reading.of(documents)
 
 
 def compile_files(
@@ -122,14 +126,13 @@ def compile_both(
                 return _of_part(parts[0], old[0]), _of_part(parts[1], new[0])
         documents, problems = load(old[0], cache=cache)
         reading = Reading.of(documents)
-
-        def is_right() -> bool:
-            found = check(documents, [*old[1], *problems], old[0], with_warnings=False, reading=reading)
-            return found.inventory is not None
-
-        with parallel.beside(is_right, sum(map(len, old[0].values())) >= parallel.WORTH_IT) as old_is_right:
-            theirs, after = _judged(*new, like=documents, cache=cache)
-            before = known(reading) if old_is_right() else validate_files(*old, cache=cache)
+        theirs, after = _judged(*new, cache=cache, known=reading)
+        is_right = not old[1] and not problems
+        if is_right and (after.inventory is None or not is_as_right(reading, after.inventory, theirs)):
+            is_right = (
+                check(documents, [], old[0], with_warnings=False, reading=reading).inventory is not None
+            )
+        before = known(reading, after) if is_right else validate_files(*old, cache=cache)
         first = _compiled(old[0], before)
         second = _compiled(new[0], after, first.fleet if isinstance(first, Compiled) else None)
         if cache is not None and isinstance(second, Compiled):

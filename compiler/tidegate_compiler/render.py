@@ -36,8 +36,12 @@ def render(fleet: Fleet, inventory_digest: str) -> dict[str, bytes]:
             around = known[id(client.peers)] = _around_addresses(client.peers)
         text = ", ".join(client.addresses).join(around)
         files[f"client/{client.name}/wg0.conf"] = text.encode("ascii")
+    bundles: dict[str, dict[str, bytes]] = {}
     for gateway in fleet.gateways.values():
-        for name, data in of_gateway(gateway).items():
+        twin = fleet.twins[gateway.name]
+        if twin not in bundles:
+            bundles[twin] = of_gateway(gateway)
+        for name, data in bundles[twin].items():
             files[f"gateway/{gateway.name}/{name}"] = data
     return files
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tidegate_compiler import parallel
 from tidegate_compiler.check.addresses import addresses
 from tidegate_compiler.check.policies import comparisons, expired, policies
-from tidegate_compiler.check.read import missing_overlay, read
+from tidegate_compiler.check.read import Like, missing_overlay, read
 from tidegate_compiler.check.references import references
 from tidegate_compiler.check.structure import Unread, structure
 from tidegate_compiler.diagnostics import Diagnostic, Rough, has_errors
@@ -40,16 +40,20 @@ class Checked:
 class Reading:
     """What was read of documents: the model, complete or not, and what `read` says of it."""
 
+    documents: Documents
     inventory: Inventory
     problems: list[Diagnostic]
     told: set[str]
 
     @classmethod
-    def of(cls, documents: Documents) -> Reading:
-        """Read documents."""
+    def of(cls, documents: Documents, like: Reading | None = None) -> Reading:
+        """Read documents; objects that are the same in `like`, another reading, are not made again."""
         problems: list[Diagnostic] = []
-        told: set[str] = set()
-        return cls(read(documents, problems, told), problems, told)
+        if like is None or like.problems or like.told:
+            told: set[str] = set()
+            return cls(documents, read(documents, problems, told), problems, told)
+        known = Like(like.inventory, like.documents)
+        return cls(documents, read(documents, problems, like.told, known), problems, like.told)
 
 
 def check(
@@ -80,7 +84,9 @@ def check(
     problems.extend(reading.problems)
     problems.extend(_never_lost(unread, problems))
     incomplete = _incomplete(earlier)
-    problems.extend(references(inventory, incomplete))
+    problems.extend(
+        references(inventory, incomplete)
+    )  # before a fork, which makes a look at all values dearer
     # Of many clients another process looks at the addresses, meanwhile; where it finds something, this one does, too.
     is_large = len(inventory.client_rows) >= _LARGE
     with parallel.beside(
@@ -102,9 +108,12 @@ def check(
     return Checked(inventory if sound else None, told_once, grants=every_grant)
 
 
-def known(reading: Reading) -> Checked:
-    """Return what `check` does of documents that are known to have no error, without warnings."""
-    return Checked(reading.inventory, (), grants=grants(reading.inventory))
+def known(reading: Reading, like: Checked) -> Checked:
+    """Return what `check` does of documents that are known to have no error, without warnings.
+
+    What is the same in `like` is not made again.
+    """
+    return Checked(reading.inventory, (), grants=grants(reading.inventory, like.inventory, like.grants))
 
 
 def _incomplete(earlier: list[Diagnostic]) -> frozenset[str]:

@@ -138,12 +138,23 @@ class _Quick:
             return None
 
 
-def read(documents: Documents, problems: list[Diagnostic], told: set[str]) -> Inventory:
+@dataclass(frozen=True)
+class Like:
+    """Another inventory in which `read` found no problem, and the documents that it was read from."""
+
+    inventory: Inventory
+    documents: Documents
+
+
+def read(
+    documents: Documents, problems: list[Diagnostic], told: set[str], like: Like | None = None
+) -> Inventory:
     """Return the model, complete or not; what could not be read is appended to `problems`.
 
-    `told` learns of every file read the fast way whose places had to be told; see `Rough`.
+    `told` learns of every file read the fast way whose places had to be told; see `Rough`. A gateway, resource or
+    policy that says the same in the same place in `like` is the very same object, so both readings have one `told`.
     """
-    by_kind = {kind: _Kind(kind, problems, told) for kind in KINDS if kind != "tests"}
+    by_kind = {kind: _Kind(kind, problems, told, like) for kind in KINDS if kind != "tests"}
     for document in documents:
         if document.kind in by_kind:
             by_kind[document.kind].add(document)
@@ -158,10 +169,17 @@ def read(documents: Documents, problems: list[Diagnostic], told: set[str]) -> In
 class _Kind:
     """The objects of one kind, from all of its documents; the first of a name counts."""
 
-    def __init__(self, kind: str, problems: list[Diagnostic], told: set[str]) -> None:
+    def __init__(self, kind: str, problems: list[Diagnostic], told: set[str], like: Like | None) -> None:
         self._kind = kind
         self._problems = problems
         self._told = told
+        self._like: Mapping[str, Any] = {}
+        self._like_documents: Mapping[str, QuickDocument] = {}
+        if like is not None and kind not in sheets.KINDS:
+            self._like = getattr(like.inventory, kind)
+            self._like_documents = {
+                d.file: d for d in like.documents if d.kind == kind and isinstance(d, QuickDocument)
+            }
         self._made: dict[str, Any] = {}
         self._rows: dict[str, Any] = {}
         self._sheets: list[QuickDocument] = []
@@ -171,12 +189,19 @@ class _Kind:
             self._add_rows(document)
             return
         for name, item in _objects(document, self._problems, self._told):
-            made = _READERS[self._kind](
-                name, item
-            )  # also one that does not count, for the problems inside it
+            # Also one that does not count, for the problems inside it.
+            made = self._same(name, item) or _READERS[self._kind](name, item)
             if self._is_new(name, item.where):
                 self._made[name] = made
                 self._rows[name] = made.row if self._kind in sheets.KINDS else None
+
+    def _same(self, name: str, item: _Object | _Quick) -> Any:
+        """Return the object of the other inventory that stands where this one does and says the same, or None."""
+        known = self._like.get(name)
+        if known is None or not isinstance(item, _Quick) or known.where != item.where:
+            return None
+        other = self._like_documents.get(item.where.file)
+        return known if other is not None and other.content[name] == item.members else None
 
     def _add_rows(self, document: QuickDocument) -> None:
         self._sheets.append(document)
@@ -199,7 +224,10 @@ class _Kind:
     @cached_property
     def _sheet_of(self) -> dict[str, QuickDocument]:
         """Return where each name's row stands; asked for only when all documents are added."""
-        return {name: sheet for sheet in reversed(self._sheets) for name in sheet.content}
+        found: dict[str, QuickDocument] = {}
+        for sheet in reversed(self._sheets):
+            found.update(dict.fromkeys(sheet.content, sheet))
+        return found
 
     def objects(self) -> Mapping[str, Any]:
         """Return them by name, in order of name."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidegate_compiler.plan.hosts import changed_gateways, has_peers
+from tidegate_compiler.plan.hosts import changed_clients, changed_gateways, has_peers
 from tidegate_compiler.plan.source import Side
 from tidegate_compiler.plan.words import Access
 from tidegate_schema import wgquick
@@ -97,8 +97,11 @@ def exceeded(
 
 def _exceeded(old: Side, new: Side, gained: Iterable[Access], limits: Limits) -> Iterator[Exceeded]:
     total = len(old.names) + old.others
-    before = {name: client for client, name in old.names.items()}
-    after = {name: client for client, name in new.names.items()}
+    moved = changed_clients(old.hosts, new.hosts)
+    before, after = (
+        {name: client for client, name in side.names.items() if moved is None or name in moved}
+        for side in (old, new)
+    )
     removed = sum(name not in after and client not in new.names for name, client in before.items())
     yield from _count(CLIENTS_REMOVED, removed, limits.clients_removed, "clients removed")
     yield from _share(
@@ -111,7 +114,11 @@ def _exceeded(old: Side, new: Side, gained: Iterable[Access], limits: Limits) ->
         told = f"hosts with another key, {gateways} of them gateways"
     yield from _count(KEYS_CHANGED, changed + gateways, limits.keys_changed, told)
     widened = {client.name for access in gained for client in access.clients}
-    known = {name for name in widened if name in before or after.get(name) in old.names}
+    known = {
+        name
+        for name in widened
+        if name in before or after.get(name) in old.names or (moved is not None and name not in moved)
+    }
     yield from _count(
         ACCESS_WIDENED, len(known), limits.access_widened, "clients that were there gain access"
     )

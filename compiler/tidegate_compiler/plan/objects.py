@@ -62,7 +62,7 @@ def changes(old: Inventory, new: Inventory, clients: Set[str] | None = None) -> 
     }
     if clients is not None:
         unlike["client"] = clients
-    before, after = _objects(old, unlike), _objects(new, unlike)
+    before, after = _objects(old, new, unlike), _objects(new, old, unlike)
     return tuple(found for kind in after for found in _of_kind(kind, before[kind], after[kind]))
 
 
@@ -109,7 +109,7 @@ def _fields(old: Fields, new: Fields) -> Iterator[FieldChange]:
     for field in sorted({*old, *new}):
         before, after = old.get(field, ()), new.get(field, ())
         if before != after:
-            had, has = set(before), set(after)  # the largest group has half of all clients
+            had, has = set(before), set(after)
             yield FieldChange(
                 field,
                 tuple(value for value in before if value not in has),
@@ -117,8 +117,10 @@ def _fields(old: Fields, new: Fields) -> Iterator[FieldChange]:
             )
 
 
-def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, dict[str, _Object]]:
-    """Return what to compare, by kind and name: of the named ones those in `unlike`."""
+def _objects(
+    inventory: Inventory, other: Inventory, unlike: Mapping[str, Set[str]]
+) -> dict[str, dict[str, _Object]]:
+    """Return what to compare with `other`, by kind and name: of the named ones those in `unlike`."""
 
     def named(kind: str) -> Iterator[Any]:
         known: Mapping[str, Any] = getattr(inventory, _NAMED[kind])
@@ -154,7 +156,10 @@ def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, 
             for one in named("client")
         },
         "group": {
-            name: _Object(_group(inventory.group_rows[name]), inventory.group_place(name))
+            name: _Object(
+                _group(inventory.group_rows[name], other.group_rows.get(name, _NOBODY)),
+                inventory.group_place(name),
+            )
             for name in unlike["group"] & inventory.group_rows.keys()
         },
         "resource": {
@@ -168,9 +173,13 @@ def _objects(inventory: Inventory, unlike: Mapping[str, Set[str]]) -> dict[str, 
     }
 
 
-def _group(row: GroupRow) -> Fields:
+_NOBODY: GroupRow = ((), {}, {})
+
+
+def _group(row: GroupRow, other: GroupRow) -> Fields:
+    """Return a group's fields, of its members only those that `other` has not: the largest has half of all clients."""
     members, not_before, expires = row
-    fields = {"members": tuple(sorted(members))}
+    fields = {"members": tuple(sorted(set(members).difference(other[0])))}
     for field, times in (("not_before", not_before), ("expires", expires)):
         fields |= {f"{field} of {member}": (format_instant(time),) for member, time in times.items()}
     return fields

@@ -88,7 +88,7 @@ def of_compiled(content: Content, compiled: Compiled) -> Side:
         content.title,
         content.root,
         Rendered(fleet),
-        Lazily(fleet.gateways, lambda name: fleet.gateways[name].policy, {}),
+        Lazily(fleet.gateways, fleet.policy, {}),
         {identifier: name for name, identifier in fleet.ids.items()},
         compiled.inventory,
         compiled.diagnostics,

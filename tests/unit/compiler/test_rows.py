@@ -25,19 +25,21 @@ from ruamel.yaml import YAML
 
 from bench import fleet
 from compilerkit import client, gateway, inventory, key, policy
-from plankit import told
-from tidegate_compiler import fields, files, parallel, pipeline, quick, resolve, sheets
+from plankit import side, told
+from tidegate_compiler import fields, files, parallel, pipeline, policydocs, quick, sheets
 from tidegate_compiler.model import Client, Group, Lazily
 from tidegate_compiler.pipeline import Compiled, compile_both, compile_files, validate_files
 from tidegate_compiler.plan import document as documents
 from tidegate_compiler.plan import hosts
 from tidegate_compiler.plan.hosts import Rendered, differing
+from tidegate_compiler.plan.limits import Limits
 from tidegate_compiler.plan.plan import plan
 from tidegate_compiler.plan.source import Content, of_compiled
 from universekit import universes
 
 # Modules whose names the package gives to their functions.
 reading, references = (import_module(f"tidegate_compiler.check.{name}") for name in ("read", "references"))
+NO_MORE = Limits(0, 0, 0, 0, 0, -1, 0)
 SLOW = [HealthCheck.filter_too_much, HealthCheck.too_slow]
 
 
@@ -152,14 +154,17 @@ LIKE: dict[str, Any] = {
         {"policies": {**LIKE["policies"], "r": policy("client:alice", "10.20.1.1/32", ports=["any"])}},
         {"policies": {"p": LIKE["policies"]["p"]}},
         {"clients": client("alice", 13, "one", "two") | client("bob", 12, "two")},
+        {"clients": LIKE["clients"] | {"bob": LIKE["clients"]["bob"] | {"public_key": key("x")}}},
         {"clients": client("alice", 11, "two", "one") | client("bob", 12, "two")},
         {"clients": client("alice", 11, "one", "two", families=(4,)) | client("bob", 12, "two")},
     ],
 )
 def test_a_change_is_seen_through_what_is_shared(change: dict[str, Any]) -> None:
-    alone = compiled(block_style({**LIKE, **change}))
+    first, alone = compiled(block_style(LIKE)), compiled(block_style({**LIKE, **change}))
+    assert first is not None
     assert alone is not None
     like, shared = both(block_style(LIKE), block_style({**LIKE, **change}))
+    assert like.files == first.files
     assert shared.files == alone.files
     assert shared.files != like.files
     assert differing(Rendered(like.fleet), Rendered(shared.fleet)) == differing(
@@ -197,12 +202,70 @@ def test_an_unchanged_part_is_shared() -> None:
     assert after.fleet.gateways["one"].policy is not before.fleet.gateways["one"].policy
 
 
+def test_objects_that_say_the_same_in_the_same_place_are_shared() -> None:
+    old = block_style(LIKE)
+    text = old["policies/all.yaml"]
+    before, after = both(old, old | {"policies/all.yaml": text.replace(b"udp/53", b"udp/54")})
+    for kind in ("gateways", "resources"):
+        mine, theirs = getattr(after.inventory, kind), getattr(before.inventory, kind)
+        assert all(one is theirs[name] for name, one in mine.items())
+    assert after.inventory.policies["p"] is before.inventory.policies["p"]
+    assert after.inventory.policies["q"].ports != before.inventory.policies["q"].ports
+    _, moved = both(old, old | {"policies/all.yaml": b"# a line more\n" + text})
+    assert [one.where.line for one in moved.inventory.policies.values()] == [
+        one.where.line + 1 for one in before.inventory.policies.values()
+    ]
+
+
+def test_a_message_tells_the_place_of_a_shared_object_exactly() -> None:
+    """What is wrong stands in a file that is read carefully, so nothing but the message asks for a place."""
+    old = block_style(LIKE)
+    thief = gateway("zed", "10.40.0.0/16", endpoint="203.0.113.77:51820")["zed"]
+    stolen = {"zed": thief | {"public_key": LIKE["gateways"]["one"]["public_key"]}}
+    new = old | {"gateways/more.yaml": json.dumps(stolen).encode()}
+    found = compile_both((old, []), (new, []))[1].diagnostics
+    assert [one.code for one in found] == ["TG021"]
+    assert found == validate_files(new).diagnostics
+
+
+@pytest.mark.parametrize(
+    ("other", "clients", "are_twins"),
+    [
+        ("10.20.0.0/16", ("one", "two"), True),
+        ("10.20.0.0/16", ("one",), False),
+        ("10.30.0.0/16", ("one", "two"), False),
+    ],
+)
+def test_gateways_with_the_same_networks_and_clients_have_one_bundle(
+    other: str, clients: tuple[str, ...], are_twins: bool
+) -> None:
+    found = compiled(
+        block_style(
+            {
+                "gateways": gateway("one", "10.20.0.0/16") | gateway("two", other),
+                "clients": client("alice", 11, *clients) | client("bob", 12, "one", "two"),
+                "policies": {"p": policy("all-clients", "10.0.0.0/8", ports=["any"])},
+            }
+        )
+    )
+    assert found is not None
+    bundles = [
+        [found.files[f"gateway/{name}/{file}"] for file in ("peers.json", "policy.json")]
+        for name in ("one", "two")
+    ]
+    assert (bundles[0] == bundles[1]) == are_twins
+    hosts = found.fleet.gateways
+    assert (hosts["one"].peers is hosts["two"].peers) == are_twins
+    assert (hosts["one"].policy is hosts["two"].policy) == are_twins
+
+
 def say_the_same(old: dict[str, bytes], new: dict[str, bytes]) -> dict[str, Any]:
     """Return the plan's document, which is the same whether the sides share what is the same or not."""
     before, after = both(old, new)
     sides = [of_compiled(Content("inv", "inv", {}, []), one) for one in (before, after)]
     document = told(old, new)
     assert json.loads(json.dumps(documents.document(plan(*sides)))) == json.loads(json.dumps(document))
+    assert plan(*sides, NO_MORE).exceeded == plan(side(old), side(new), NO_MORE).exceeded
     return document
 
 
@@ -236,9 +299,9 @@ def test_two_processes_make_the_policies_of_a_plan(tmp_path: Path, monkeypatch: 
     alone = told(old, new)
     for limit in ("_LARGE", "_MANY"):
         monkeypatch.setattr(hosts, limit, 1)
-    made: list[resolve._Policies] = []
-    real = resolve._Policies.of
-    monkeypatch.setattr(resolve._Policies, "of", lambda self, *args: made.append(self) or real(self, *args))
+    made: list[policydocs.Policies] = []
+    real = policydocs.Policies.of
+    monkeypatch.setattr(policydocs.Policies, "of", lambda self, *args: made.append(self) or real(self, *args))
     before, after = both(old, new)
     sides = [of_compiled(Content("inv", "inv", {}, []), one) for one in (before, after)]
     assert json.loads(json.dumps(documents.document(plan(*sides)))) == json.loads(json.dumps(alone))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tidegate_compiler import files
-from tidegate_compiler.check import check
-from tidegate_compiler.check.step import is_right
+from tidegate_compiler.check import Reading, check
+from tidegate_compiler.check.step import is_as_right, is_right
 from tidegate_compiler.load import load
 from tidegate_compiler.model import Inventory
+from tidegate_compiler.pipeline import validate_files
 
 EXAMPLE = Path(__file__).parents[3] / "inventory"
 OTHER = "clients/operations.yaml"
@@ -32,6 +33,16 @@ def _judge(before: dict[str, bytes], after: dict[str, bytes]) -> tuple[bool, boo
     new, flaws = load(after, like=old)
     whole = check(new, flaws, after, with_warnings=False)
     return is_right(known, old, new), whole.inventory is not None
+
+
+def _judge_beside(right: dict[str, bytes], other: dict[str, bytes]) -> tuple[bool, bool]:
+    """Return what the quick look beside an inventory that is right, and what the whole check, says of another one."""
+    theirs, _ = load(right)
+    known = check(theirs, [], right).inventory
+    assert known is not None
+    documents, flaws = load(other, like=theirs)
+    is_known = not flaws and is_as_right(Reading.of(documents), known, theirs)
+    return is_known, validate_files(other).inventory is not None
 
 
 def _with(text: str, file: str = "clients/new.yaml") -> dict[str, bytes]:
@@ -71,6 +82,7 @@ def test_what_is_wrong_is_left_to_the_whole_check(name: str) -> None:
         assert known is not None
         text = _client("new", known.gateways["fra1"].public_key.value)
     assert _judge(CONTENT, _with(text)) == (False, False)
+    assert _judge_beside(CONTENT, _with(text)) == (False, False)
 
 
 def test_what_is_right_is_known_to_be() -> None:
@@ -133,12 +145,15 @@ WRONG = {
 def test_of_other_kinds_what_is_right_is_known_to_be(name: str) -> None:
     file, text = RIGHT[name]
     assert _judge(CONTENT, _with(text, file)) == (True, True)
+    assert _judge_beside(CONTENT, _with(text, file)) == (True, True)
+    assert _judge_beside(_with(text, file), CONTENT) == (True, True)
 
 
 @pytest.mark.parametrize("name", list(WRONG))
 def test_of_other_kinds_what_is_wrong_is_left_to_the_whole_check(name: str) -> None:
     file, text = WRONG[name]
     assert _judge(CONTENT, _with(text, file)) == (False, False)
+    assert _judge_beside(CONTENT, _with(text, file)) == (False, False)
 
 
 def test_a_policy_that_has_the_name_of_another_file() -> None:
@@ -163,6 +178,77 @@ def test_of_what_others_depend_on_nothing_is_said() -> None:
         assert _judge(CONTENT, CONTENT | {path: CONTENT[path] + b"\n"}) == (True, True)
 
 
+RESOURCE = "resources/new.yaml"
+POLICIES_OF_IT = f"new: {{from: [all-clients], to: [resource:new], ports: [tcp/80], {ALLOW}}}\n"
+SERVED = "new: {addresses: [10.20.7.0/24], ports: [tcp/80]}\n"
+BESIDE = _with(POLICIES_OF_IT, POLICY) | {RESOURCE: SERVED.encode()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",  # a policy names it
+        SERVED.replace("tcp/80", "tcp/81"),  # no port in common with that policy
+        SERVED.replace("10.20.7.0", "192.0.2.0"),  # behind no gateway
+        SERVED.replace("10.20.7.0/24", "203.0.113.0/24"),  # has a gateway's own address
+        SERVED.replace("tcp/80", "tcp/80, x"),
+    ],
+)
+def test_a_resource_that_is_wrong_is_left_to_the_whole_check(text: str) -> None:
+    other = {path: data for path, data in BESIDE.items() if path != RESOURCE or text}
+    if text:
+        other[RESOURCE] = text.encode()
+    assert _judge_beside(BESIDE, other) == (False, False)
+
+
+def test_beside_an_inventory_that_is_right_another_one_is_known_to_be() -> None:
+    assert _judge_beside(CONTENT, BESIDE) == (True, True)
+    assert _judge_beside(BESIDE, CONTENT) == (True, True)
+    assert _judge_beside(BESIDE, BESIDE | {RESOURCE: SERVED.replace("7.0/24", "8.0/24").encode()}) == (
+        True,
+        True,
+    )
+    warning = (
+        "new: {from: [all-clients], to: [10.20.7.0/24], ports: [any], action: deny, expires: 2040-01-01}\n"
+    )
+    assert _judge_beside(CONTENT, _with(warning, POLICY)) == (True, True)
+
+
+@pytest.mark.parametrize("file", [OTHER, "groups/people.yaml"])
+def test_beside_it_nothing_may_refer_to_what_is_missing(file: str) -> None:
+    other = {path: data for path, data in CONTENT.items() if path != file}
+    assert _judge_beside(CONTENT, other) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("gone", "file", "text"),
+    [
+        ("clients/new.yaml", GROUP, "new: {members: [new]}\n"),
+        ("clients/new.yaml", POLICY, POLICIES_OF_IT.replace("all-clients", "client:new")),
+        (GROUP, POLICY, POLICIES_OF_IT.replace("all-clients", "group:new")),
+    ],
+)
+def test_beside_it_nothing_unchanged_may_refer_to_what_is_missing(gone: str, file: str, text: str) -> None:
+    added = {
+        "clients/new.yaml": _client("new", NEW).encode(),
+        GROUP: b"new: {members: [carol-laptop]}\n",
+        RESOURCE: SERVED.encode(),
+        file: text.encode(),
+    }
+    whole = CONTENT | added
+    assert _judge_beside(CONTENT, whole) == (True, True)
+    assert _judge_beside(whole, {path: data for path, data in whole.items() if path != gone}) == (
+        False,
+        False,
+    )
+
+
+def test_beside_another_overlay_or_other_gateways_nothing_is_said() -> None:
+    for kind in ("gateways", "overlay"):
+        file = next(path for path in CONTENT if path.startswith(kind))
+        assert _judge_beside(CONTENT, CONTENT | {file: b"# one line more\n" + CONTENT[file]}) == (False, True)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_it_never_calls_right_what_the_whole_check_refuses(seed: int) -> None:
     chance = random.Random(seed)
@@ -185,5 +271,5 @@ def test_it_never_calls_right_what_the_whole_check_refuses(seed: int) -> None:
             ).encode()
         return made
 
-    quick = [_judge(CONTENT, some()) for _ in range(6)]
+    quick = [judge(CONTENT, some()) for _ in range(6) for judge in (_judge, _judge_beside)]
     assert all(whole for is_known, whole in quick if is_known)
