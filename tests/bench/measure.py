@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -29,7 +30,7 @@ def run(*args: str | Path, fine: Collection[int] = (0,), env: Mapping[str, str] 
     """
     ours = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as printed:
-        before = os.times()
+        before = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, *map(str, args)],
             stdout=printed,
@@ -38,7 +39,7 @@ def run(*args: str | Path, fine: Collection[int] = (0,), env: Mapping[str, str] 
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        wall = os.times().elapsed - before.elapsed
+        wall = time.monotonic() - before
         if process.returncode not in fine:
             printed.seek(0)
             sys.exit(f"{' '.join(map(str, args))}\n{printed.read().decode()[-2000:]}")
