@@ -116,7 +116,7 @@ def netns(session: nox.Session) -> None:
 def kills(session: nox.Session) -> None:
     """kill -9 the gateway's processes 200 times, at random moments under traffic; `tests` does it a few times."""
     prepare(session)
-    words = ("tests/netns/test_kills.py", "--timeout=0", *session.posargs)
+    words = ("tests/netns/test_kills.py", "-s", "--timeout=0", *session.posargs)
     python(session, "-m", "pytest", *words, TIDEGATE_KILLS="200")
 
 

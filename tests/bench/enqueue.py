@@ -69,14 +69,13 @@ def dead_endpoint(path: Crossing) -> dict[str, float]:
     """Return kpps and MiB through a minute in which packets are logged for an endpoint that is dead."""
     with path.as_gateway(DEAD, FEW[0], MANY[1]) as gateway:
         pids = (gateway["pid"], gateway["flusher"])
-        before, began = path.seen(), time.monotonic()
+        before = path.seen()
         flooding = path.client.start(*path.flood_words("frames", 1000, DEAD_SECONDS))
         memory: list[float] = []
         while flooding.poll() is None:
             time.sleep(DEAD_SECONDS / 12)
             memory.append(sum(resident(pid) for pid in pids))
-        seconds = time.monotonic() - began
-        carried = (path.settled() - before) / seconds / 1e3
+        carried = (path.settled() - before) / DEAD_SECONDS / 1e3  # as in `Crossing.flood`
     return {"dead, carried": carried, "dead, memory early": memory[1], "dead, memory late": max(memory[-3:])}
 
 
