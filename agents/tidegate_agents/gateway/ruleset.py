@@ -238,8 +238,8 @@ def _limit_connections(most: int) -> list[str]:
 
 def _limit_crowded() -> list[str]:
     # The kernel counts a client's connections by looking each up, which takes it a third of a millisecond for 4,096. So
-    # of who is beyond the limit nothing that may be new comes that far for a while. What is dropped here the limit of
-    # upcalls has counted, or that would have saved up a burst for the forwarder by when the while is over.
+    # of who is beyond the limit nothing that may be new comes that far for a while. What is dropped here counts
+    # as upcalls, whose limit would else save up a burst for the forwarder until the while is over.
     return [
         f"  {header} saddr @crowded{family} counter name limit_connections drop"
         for family, header in _HEADERS.items()
