@@ -426,38 +426,56 @@ def test_work_beside_other_work(ends: int, monkeypatch: pytest.MonkeyPatch) -> N
     assert children() == set()
 
 
+def wait_for(path: Path) -> None:
+    """Wait until a file is there, which a process has left."""
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < deadline, path.name
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("count", [0, 1, 255, 1000])
 @pytest.mark.parametrize("is_large", [False, True])
 def test_shared_work_is_done_once_by_either(
-    count: int, is_large: bool, monkeypatch: pytest.MonkeyPatch
+    count: int, is_large: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
+    mine, has_help = os.getpid(), is_large and count > 1
+    here, there = tmp_path / "here", tmp_path / "there"
 
     def work(one: int) -> tuple[int, int]:
-        time.sleep(0.0001)
-        return one, os.getpid()
+        process = os.getpid()
+        (here if process == mine else there).touch()
+        if has_help and process != mine:  # so that something is left for this process, however slow it is
+            wait_for(here)
+        return one, process
 
     before = {path.name for path in Path("/proc/self/fd").iterdir()}
     with parallel.shared(work, range(count), is_large) as found:
-        time.sleep(0.001 if is_large else 0)
+        if has_help:
+            wait_for(there)
         done = found()
     assert sorted(one for one, _ in done) == list(range(count))
-    assert len({process for _, process in done}) == min(count, 1 + (is_large and count > 1))
+    assert len({process for _, process in done}) == min(count, 1 + has_help)
     assert {path.name for path in Path("/proc/self/fd").iterdir()} == before
     assert children() == set()
 
 
-def test_shared_work_of_a_process_that_ends_early_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_work_of_a_process_that_ends_early_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parallel, "_may_fork", lambda: True)
-    mine = os.getpid()
+    mine, begun = os.getpid(), tmp_path / "begun"
 
     def work(one: int) -> int:
+        if os.getpid() != mine:
+            begun.touch()
         if os.getpid() != mine and one == 3:
             os.kill(os.getpid(), 9)
         return one
 
     with parallel.shared(work, range(50), True) as found:
-        time.sleep(0.1)
+        wait_for(begun)
         assert sorted(found()) == list(range(50))
     with pytest.raises(ValueError, match="in between"), parallel.shared(work, range(50), True):
         raise ValueError("in between")
